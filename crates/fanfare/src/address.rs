@@ -1,0 +1,197 @@
+//! Where a backend is: `sqlite:DIR`, `memory:`, `redis://user:password@host/?stream=NAME`. Split
+//! here, understood in [`registry`](crate::registry). Whatever shows an address hides credentials.
+
+use std::fmt;
+
+use fanfare_core::{Error, Result};
+
+/// The stream of a backend URL that names none.
+pub const DEFAULT_STREAM: &str = "fanfare";
+
+/// Parameters whose values are safe to show; every other one is hidden.
+const PUBLIC_PARAMETERS: [&str; 5] = ["stream", "mode", "max_events", "max_bytes", "retention"];
+
+/// A backend URL in its parts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    scheme: String,
+    rest: String,
+    parameters: Vec<(String, String)>,
+}
+
+impl Address {
+    /// Splits `url`; neither the error nor anything printed later holds its credentials.
+    pub fn parse(url: &str) -> Result<Self> {
+        let Some((scheme, tail)) = url.split_once(':').filter(|(scheme, _)| is_scheme(scheme))
+        else {
+            let shown = hide_credentials(url);
+            return Err(Error::invalid(
+                "/backend",
+                format!("`{shown}` is not a backend URL such as sqlite:./data or memory:"),
+            ));
+        };
+        let (rest, query) = split_query(tail);
+        let mut parameters = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if parameters.iter().any(|(known, _)| known == name) {
+                return Err(Error::invalid(
+                    "/backend",
+                    format!("backend URL gives `{}` twice", name.escape_debug()),
+                ));
+            }
+            parameters.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(Self {
+            scheme: scheme.to_ascii_lowercase(),
+            rest: rest.to_owned(),
+            parameters,
+        })
+    }
+
+    /// `sqlite`, `memory`, `redis`, ...
+    pub fn scheme(&self) -> &str {
+        &self.scheme
+    }
+
+    /// What stands between the scheme and the parameters, `//` of an absolute file URL removed.
+    pub fn path(&self) -> &str {
+        match self.rest.strip_prefix("//") {
+            Some(path) if path.starts_with('/') => path,
+            _ => &self.rest,
+        }
+    }
+
+    /// Takes a parameter out, so that [`Address::finish`] can name those nobody understood.
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        let at = self
+            .parameters
+            .iter()
+            .position(|(known, _)| known == name)?;
+        Some(self.parameters.remove(at).1)
+    }
+
+    /// Takes the stream out, or the default one.
+    pub fn take_stream(&mut self) -> Result<String> {
+        let stream = self.take("stream").unwrap_or_else(|| DEFAULT_STREAM.into());
+        let good = (1..=64).contains(&stream.len())
+            && stream
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+        if good {
+            return Ok(stream);
+        }
+        Err(Error::invalid(
+            "/backend",
+            "a stream name is 1 to 64 of A-Z a-z 0-9 _ and -",
+        ))
+    }
+
+    /// Refuses parameters that were not taken.
+    pub fn finish(self) -> Result<()> {
+        let Some((name, _)) = self.parameters.first() else {
+            return Ok(());
+        };
+        Err(Error::invalid(
+            "/backend",
+            format!(
+                "a {}: URL has no parameter `{}`",
+                self.scheme,
+                name.escape_debug()
+            ),
+        ))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.scheme, hide_credentials(&self.rest))?;
+        for (index, (name, value)) in self.parameters.iter().enumerate() {
+            let sign = if index == 0 { '?' } else { '&' };
+            let public = PUBLIC_PARAMETERS.contains(&name.as_str());
+            let value = if public { value.as_str() } else { "***" };
+            write!(f, "{sign}{}={}", name.escape_debug(), value.escape_debug())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({self})")
+    }
+}
+
+/// Splits at the first `?` behind the credentials, which may hold one themselves.
+fn split_query(tail: &str) -> (&str, &str) {
+    let host = tail.rfind('@').unwrap_or(0);
+    match tail.get(host..).and_then(|text| text.find('?')) {
+        Some(at) => {
+            let (rest, query) = tail.split_at(host + at);
+            (rest, query.trim_start_matches('?'))
+        }
+        None => (tail, ""),
+    }
+}
+
+/// Replaces everything up to the last `@` behind `//`: a password may itself hold `/`, `?` or `@`,
+/// and hiding too much is the smaller harm.
+fn hide_credentials(text: &str) -> String {
+    let start = text.find("//").map_or(0, |at| at + 2);
+    let (head, tail) = text.split_at(start);
+    let shown = match tail.rsplit_once('@') {
+        Some((_, host)) => format!("{head}***@{host}"),
+        None => text.to_owned(),
+    };
+    shown.escape_debug().to_string()
+}
+
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_never_appear() {
+        for url in [
+            "redis://ada:hunter2@localhost:6379/?stream=orders&token=hunter2",
+            "redis://ada:hun/t?er2@hunter2@localhost",
+            "://ada:hunter2@localhost",
+        ] {
+            let shown = match Address::parse(url) {
+                Ok(address) => format!("{address} {address:?}"),
+                Err(error) => format!("{error} {error:?}"),
+            };
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert!(!shown.contains("hun/t"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn parts_are_found() {
+        let mut address = Address::parse("sqlite:./data?stream=orders").unwrap();
+        assert_eq!((address.scheme(), address.path()), ("sqlite", "./data"));
+        assert_eq!(address.take_stream().unwrap(), "orders");
+        address.finish().unwrap();
+        assert_eq!(Address::parse("sqlite:///var/x").unwrap().path(), "/var/x");
+        assert_eq!(Address::parse("memory:").unwrap().path(), "");
+    }
+
+    #[test]
+    fn what_nobody_understands_is_refused() {
+        let address = Address::parse("memory:?streem=orders").unwrap();
+        let error = address.finish().unwrap_err().to_string();
+        assert_eq!(error, "a memory: URL has no parameter `streem`");
+        for bad in ["", "./data", ":x", "memory:?a=1&a=2"] {
+            assert!(Address::parse(bad).is_err(), "{bad}");
+        }
+        let mut odd = Address::parse("memory:?stream=a.b").unwrap();
+        assert!(odd.take_stream().is_err());
+    }
+}
