@@ -1,3 +1,48 @@
-//! Stub.
+//! `cargo xtask`: the project's own tasks. It depends on nothing of ours, so what it checks
+//! cannot talk it into anything. It is not shipped.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command for people"
+)]
 
-fn main() {}
+mod brokers;
+mod command;
+mod suite;
+mod tidy;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+/// Every failure here ends the task and is printed, so its text is all that matters.
+type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+const USAGE: &str = "\
+usage: cargo xtask <task>
+
+  test     everything that must hold before a change lands: formatting, clippy, tidy,
+           all tests, a minute of chaos; needs the brokers' Debian packages
+  tidy     the rules of the house that no compiler checks";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["test"] => return suite::run(),
+        ["tidy"] => tidy::run(),
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the workspace, wherever the command was started.
+fn root() -> &'static std::path::Path {
+    let manifest = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest)
+}

@@ -1,0 +1,172 @@
+//! `cargo xtask test`: every step in order, none left out because another failed, then a summary
+//! whose last line counts what passed and what failed.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use crate::command::{self, Watchdog};
+use crate::{Result, brokers, tidy};
+
+/// Compiling everything on two slow cores included.
+const STEP_LIMIT: Duration = Duration::from_mins(40);
+
+/// What a step came to.
+#[derive(Debug, Default)]
+struct Outcome {
+    passed: u64,
+    failed: u64,
+    /// Tests that asked not to be run.
+    ignored: u64,
+    /// What the machine did not allow, and so was not shown.
+    not_allowed: Vec<String>,
+    note: String,
+}
+
+type Step = (&'static str, fn() -> Result<Outcome>);
+
+const STEPS: [Step; 5] = [
+    ("brokers", brokers),
+    ("formatting", formatting),
+    ("clippy", clippy),
+    ("tidy", house),
+    ("tests", tests),
+];
+
+/// Runs every step and prints the summary.
+pub(crate) fn run() -> ExitCode {
+    let mut table = Vec::new();
+    let mut total = Outcome::default();
+    for (name, step) in STEPS {
+        println!("\n=== {name}");
+        let watch = Watchdog::over(STEP_LIMIT);
+        let outcome = step().unwrap_or_else(|error| {
+            println!("{error}");
+            failure(&error.to_string())
+        });
+        table.push(row(name, &outcome, watch.spent()));
+        total.passed += outcome.passed;
+        total.failed += outcome.failed;
+        total.ignored += outcome.ignored;
+        total.not_allowed.extend(outcome.not_allowed);
+    }
+    println!("\n=== summary");
+    for line in table {
+        println!("{line}");
+    }
+    for line in &total.not_allowed {
+        println!("!!! NOT SHOWN ON THIS MACHINE: {line}");
+    }
+    if total.ignored > 0 {
+        println!("{} tests ignored", total.ignored);
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    ExitCode::from(u8::from(total.failed > 0))
+}
+
+fn row(name: &str, outcome: &Outcome, spent: Duration) -> String {
+    let verdict = if outcome.failed == 0 { "ok" } else { "FAILED" };
+    let seconds = spent.as_secs_f64();
+    let note = outcome.note.lines().next().unwrap_or_default();
+    format!("{name:<12} {verdict:<7} {seconds:>7.1} s  {note}")
+}
+
+fn success(note: impl Into<String>) -> Outcome {
+    Outcome {
+        passed: 1,
+        note: note.into(),
+        ..Outcome::default()
+    }
+}
+
+fn failure(note: &str) -> Outcome {
+    Outcome {
+        failed: 1,
+        note: note.into(),
+        ..Outcome::default()
+    }
+}
+
+fn brokers() -> Result<Outcome> {
+    brokers::ensure().map(success)
+}
+
+fn formatting() -> Result<Outcome> {
+    plain(&["fmt", "--all", "--check"])
+}
+
+fn clippy() -> Result<Outcome> {
+    plain(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ])
+}
+
+fn house() -> Result<Outcome> {
+    tidy::run().map(|()| success(""))
+}
+
+fn plain(args: &[&str]) -> Result<Outcome> {
+    let status = command::stream(command::cargo(args), STEP_LIMIT, |_| {})?;
+    if status.success() {
+        Ok(success(""))
+    } else {
+        Err(format!("cargo {}: {status}", args.join(" ")).into())
+    }
+}
+
+fn tests() -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    let args = ["test", "--workspace", "--locked", "--no-fail-fast"];
+    let status = command::stream(command::cargo(&args), STEP_LIMIT, |line| {
+        count(line, &mut outcome);
+    })?;
+    if !status.success() && outcome.failed == 0 {
+        // It did not compile, or died before it could count.
+        return Err(format!("cargo test: {status}").into());
+    }
+    outcome.note = format!("{} tests", outcome.passed + outcome.failed);
+    Ok(outcome)
+}
+
+/// Adds up `test result: ok. 12 passed; 0 failed; 1 ignored; ...`.
+fn count(line: &str, outcome: &mut Outcome) {
+    let Some(result) = line.strip_prefix("test result: ") else {
+        return;
+    };
+    let number = |what: &str| {
+        let before = result.split(what).next().unwrap_or_default();
+        let number = before.trim_end().rsplit(' ').next().unwrap_or_default();
+        number.parse().unwrap_or(0)
+    };
+    outcome.passed += number("passed");
+    outcome.failed += number("failed");
+    outcome.ignored += number("ignored");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_added_up() {
+        let mut outcome = Outcome::default();
+        count(
+            "test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured",
+            &mut outcome,
+        );
+        count(
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored;",
+            &mut outcome,
+        );
+        count("test a_result_of_test ... ok", &mut outcome);
+        assert_eq!(
+            (outcome.passed, outcome.failed, outcome.ignored),
+            (15, 2, 1)
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! The rules of the house that no compiler checks: who may import whom, how a file opens and how
+//! long it may be, where metric names live, that each promise has its tests. Runs as a test too.
+//! Not a linter of style: that is rustfmt and clippy.
+
+mod files;
+mod law;
+mod promises;
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::{Result, root};
+
+/// Files that have rules.
+const KINDS: [&str; 5] = [".rs", ".toml", ".md", ".sql", ".sh"];
+
+/// Directories that hold what programs wrote.
+const NOT_OURS: [&str; 3] = ["target", "fanfare-data", "node_modules"];
+
+/// A file of the project.
+#[derive(Debug)]
+struct Source {
+    /// Relative to the root, with forward slashes.
+    path: String,
+    text: String,
+}
+
+/// Prints every breach; fails when there is one.
+pub(crate) fn run() -> Result {
+    let breaches = breaches()?;
+    for breach in &breaches {
+        println!("{breach}");
+    }
+    match breaches.len() {
+        0 => {
+            println!("tidy");
+            Ok(())
+        }
+        n => Err(format!("{n} rules broken").into()),
+    }
+}
+
+fn breaches() -> Result<Vec<String>> {
+    let sources = sources()?;
+    let mut breaches = law::check(&sources)?;
+    breaches.extend(sources.iter().flat_map(files::check));
+    breaches.extend(promises::check(&sources));
+    Ok(breaches)
+}
+
+/// Everything under the root but build output, in a steady order.
+fn sources() -> Result<Vec<Source>> {
+    let mut sources = Vec::new();
+    let mut open = vec![PathBuf::new()];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(root().join(&dir))? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = dir.join(&name);
+            if entry.file_type()?.is_dir() {
+                if !name.starts_with('.') && !NOT_OURS.contains(&name.as_str()) {
+                    open.push(path);
+                }
+            } else if KINDS.iter().any(|kind| name.ends_with(kind)) {
+                let text = fs::read_to_string(entry.path())?;
+                let path = path.to_string_lossy().into_owned();
+                sources.push(Source { path, text });
+            }
+        }
+    }
+    sources.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(sources)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_house_is_tidy() {
+        let breaches = super::breaches().unwrap();
+        assert!(breaches.is_empty(), "\n{}", breaches.join("\n"));
+    }
+}
