@@ -31,7 +31,9 @@ impl EventId {
         // Length-prefixed, so that ("ab","c") and ("a","bc") differ.
         let mut name = String::new();
         for part in parts {
-            name.push_str(&format!("{}:{part}", part.len()));
+            name.push_str(&part.len().to_string());
+            name.push(':');
+            name.push_str(part);
         }
         Self::Uuid(Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()))
     }
