@@ -149,9 +149,13 @@ impl Cursor {
             cursor.lanes.enter(&key, position);
             cursor.lanes.park(&key, position);
         }
-        let mut exceptions = rows.exceptions;
-        exceptions.sort_by_key(|(position, _)| *position);
-        for (position, mut exception) in exceptions {
+        // The head of each lane is the one that is not blocked, whatever its position: a redriven
+        // event may stand behind a later one.
+        let (behind, heads): (Vec<_>, Vec<_>) = rows
+            .exceptions
+            .into_iter()
+            .partition(|(_, e)| e.standing == Standing::Blocked);
+        for (position, mut exception) in heads.into_iter().chain(behind) {
             let heads = exception
                 .key
                 .as_ref()
@@ -203,15 +207,7 @@ impl Cursor {
                 for position in &row.positions {
                     self.give_back(*position, Standing::Suspect);
                 }
-                // The row goes with the next commit.
-                self.leases.insert(
-                    row.epoch,
-                    Lease::new(MemberId(0), row.kind, row.until, row.positions.clone()),
-                );
-                self.leases.take_dirty();
-                for position in row.positions {
-                    self.leases.finish(row.epoch, position);
-                }
+                self.leases.remove_stored(row.epoch);
             }
             MemberKind::External => {
                 for position in &row.positions {
@@ -220,11 +216,10 @@ impl Cursor {
                             .stand(*position, Standing::Leased(row.epoch));
                     }
                 }
-                self.leases.insert(
+                self.leases.adopt(
                     row.epoch,
                     Lease::new(MemberId(0), row.kind, row.until, row.positions),
                 );
-                self.leases.take_dirty();
             }
         }
     }

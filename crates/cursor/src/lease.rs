@@ -137,6 +137,19 @@ impl Leases {
         self.all.insert(epoch, lease);
     }
 
+    /// A lease as its row has it.
+    pub(crate) fn adopt(&mut self, epoch: u64, lease: Lease) {
+        self.insert(epoch, lease);
+        self.dirty.remove(&epoch);
+        self.stored.insert(epoch);
+    }
+
+    /// A row whose lease is over: it goes with the next commit.
+    pub(crate) fn remove_stored(&mut self, epoch: u64) {
+        self.stored.insert(epoch);
+        self.dirty.insert(epoch);
+    }
+
     /// Ends one position's lease; the lease goes with its last position.
     pub(crate) fn finish(&mut self, epoch: u64, position: u64) {
         let Some(lease) = self.all.get_mut(&epoch) else {

@@ -200,7 +200,7 @@ fn a_poison_event_is_isolated_and_only_it_is_charged() {
 #[test]
 fn keys_are_handled_one_at_a_time_in_order() {
     let mut cursor = Cursor::new(options(true), 0, 0);
-    let key = |p: u64| Some(if p % 2 == 0 { "even" } else { "odd" });
+    let key = |p: u64| Some(if p.is_multiple_of(2) { "even" } else { "odd" });
     let first = claim(&mut cursor, 1, Embedded, 10, at(0), 6, &key);
     assert_eq!(first.deliveries, [(1, 1), (2, 1)]);
     cursor.settle(1, first.epoch, failed(), at(0));
@@ -361,8 +361,12 @@ impl Dice {
 /// Publishing, claiming, settling in every way, dying, redriving, committing, failing commits and
 /// restarting at random: every event stays accounted for, and at most one delivery of a key is out.
 #[test]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one arm for each thing that can happen"
+)]
 fn a_random_walk_loses_and_invents_nothing() {
-    for seed in 1..=300 {
+    for seed in 1..=500 {
         let mut dice = Dice(seed * 0x9E37_79B9);
         let (ordered, park) = (dice.roll(2) == 0, dice.roll(2) == 0);
         let options = Options {
@@ -419,9 +423,9 @@ fn a_random_walk_loses_and_invents_nothing() {
                 9 => {
                     let changes = cursor.take_changes();
                     if dice.roll(3) == 0 {
-                        cursor.not_written(changes)
+                        cursor.not_written(changes);
                     } else {
-                        store.apply(changes)
+                        store.apply(changes);
                     }
                 }
                 10 => {
