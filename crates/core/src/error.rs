@@ -71,6 +71,21 @@ pub struct Violation {
     pub detail: String,
 }
 
+impl Violation {
+    /// Of the member `name` of the input, or of the whole input when the name is empty.
+    pub fn of_member(name: &str, detail: impl Into<String>) -> Self {
+        let pointer = if name.is_empty() {
+            String::new()
+        } else {
+            format!("/{}", name.replace('~', "~0").replace('/', "~1"))
+        };
+        Self {
+            pointer,
+            detail: detail.into(),
+        }
+    }
+}
+
 /// An error with its kind, what was being done, and the cause below it.
 pub struct Error(Box<Inner>);
 

@@ -24,6 +24,11 @@ impl EventType {
         Ok(Self(text.into()))
     }
 
+    /// Stands in while the other violations of an event without a valid type are collected.
+    pub(crate) fn stand_in() -> Self {
+        Self("_".into())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

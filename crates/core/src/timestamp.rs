@@ -90,10 +90,50 @@ impl FromStr for Timestamp {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        text.parse::<jiff::Timestamp>()
+        let bad = || {
+            let shown: String = text.chars().take(40).collect();
+            let shown = shown.escape_debug();
+            Error::invalid("", format!("`{shown}` is not an RFC 3339 time"))
+        };
+        let whole = rfc3339(text).ok_or_else(bad)?;
+        whole
+            .parse::<jiff::Timestamp>()
             .map(|t| Self(t.as_nanosecond()))
-            .map_err(|e| Error::invalid("", format!("`{text}` is not an RFC 3339 time: {e}")))
+            .map_err(|e| bad().because(e))
     }
+}
+
+/// The text where it has the shape of RFC 3339, with at most nine digits after the point: jiff
+/// alone would also take other ISO 8601 forms, and refuse more digits.
+fn rfc3339(text: &str) -> Option<std::borrow::Cow<'_, str>> {
+    const SHAPE: &[u8] = b"0000-00-00T00:00:00";
+    let fits = |text: &str, shape: &[u8]| {
+        text.len() == shape.len()
+            && text.bytes().zip(shape).all(|(b, s)| match s {
+                b'0' => b.is_ascii_digit(),
+                b'T' => b.eq_ignore_ascii_case(&b'T'),
+                _ => b == *s,
+            })
+    };
+    let (seconds, rest) = text.split_at_checked(SHAPE.len())?;
+    let (digits, offset) = match rest.strip_prefix('.') {
+        Some(fraction) => {
+            let end = fraction.find(|c: char| !c.is_ascii_digit())?;
+            fraction
+                .split_at_checked(end)
+                .filter(|(d, _)| !d.is_empty())?
+        }
+        None => ("", rest),
+    };
+    let offset_fits =
+        offset.eq_ignore_ascii_case("z") || fits(offset, b"+00:00") || fits(offset, b"-00:00");
+    if !fits(seconds, SHAPE) || !offset_fits {
+        return None;
+    }
+    Some(match digits.get(..9) {
+        Some(nine) if digits.len() > 9 => format!("{seconds}.{nine}{offset}").into(),
+        _ => text.into(),
+    })
 }
 
 impl Serialize for Timestamp {
@@ -181,7 +221,21 @@ mod tests {
         assert_eq!(t.to_string(), "2023-05-14T02:09:38Z");
         let zero: Timestamp = "0001-01-01T00:00:00Z".parse().unwrap();
         assert_eq!(zero.to_string(), "0001-01-01T00:00:00Z");
-        assert!("yesterday".parse::<Timestamp>().is_err());
+        let fine: Timestamp = "2018-04-05t17:31:00.1234567891z".parse().unwrap();
+        assert_eq!(fine.to_string(), "2018-04-05T17:31:00.123456789Z");
+        for bad in [
+            "yesterday",
+            "2018-04-05",
+            "2018-04-05 17:31:00Z",
+            "2018-04-05T17:31:00",
+            "2018-04-05T17:31:00.Z",
+            "2018-04-05T17:31:00+01",
+            "20180405T173100Z",
+            "2018-13-05T17:31:00Z",
+            "2018-04-05T17:31:00Z[UTC]",
+        ] {
+            assert!(bad.parse::<Timestamp>().is_err(), "{bad}");
+        }
     }
 
     #[test]
