@@ -20,6 +20,7 @@ pub mod event_type;
 pub mod history;
 pub mod id;
 pub mod pattern;
+pub mod pattern_index;
 pub mod position;
 pub mod record;
 pub mod retry;

@@ -151,7 +151,13 @@ fn normalise(text: &str) -> Result<String, String> {
     if segments.iter().filter(|s| **s == "**").count() > 2 {
         return Err(format!("pattern `{shown}` has more than two `**`"));
     }
-    Ok(segments.join("."))
+    let canonical = segments.join(".");
+    if canonical.len() > MAX_TYPE_BYTES {
+        return Err(format!(
+            "pattern `{shown}` is longer than {MAX_TYPE_BYTES} bytes in its canonical form"
+        ));
+    }
+    Ok(canonical)
 }
 
 /// In every run of wildcards the `*` come first and a single `**` last: `**.*.**` is `*.**`.
