@@ -1,0 +1,26 @@
+//! One file per command noun; each has its options and what it does.
+
+pub(crate) mod audit;
+pub(crate) mod dead_letters;
+pub(crate) mod events;
+pub(crate) mod import;
+pub(crate) mod publish;
+pub(crate) mod subscriptions;
+pub(crate) mod tail;
+
+use crate::args::{Args, Command};
+use crate::failure::Result;
+
+/// Runs the command that was asked for.
+pub(crate) async fn run(args: Args) -> Result<()> {
+    let Args { common, command } = args;
+    match command {
+        Command::Publish(command) => command.run(&common).await,
+        Command::Import(command) => command.run(&common).await,
+        Command::Tail(command) => command.run(&common).await,
+        Command::Events(command) => command.run(&common).await,
+        Command::Subscriptions(command) => command.run(&common).await,
+        Command::DeadLetters(command) => command.run(&common).await,
+        Command::Audit(command) => command.run(&common).await,
+    }
+}
