@@ -4,9 +4,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::client::Client;
-use crate::commands::{
-    audit, dead_letters, events, import, publish, subscriptions, tail,
-};
+use crate::commands::{audit, dead_letters, events, import, publish, subscriptions, tail};
 use crate::failure::Result;
 use crate::output::Output;
 

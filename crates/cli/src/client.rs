@@ -47,6 +47,8 @@ pub(crate) struct Refusal {
     pub(crate) failure: Failure,
     /// Whether the same request may work later.
     pub(crate) temporary: bool,
+    /// Whether what was sent is at fault.
+    pub(crate) about_content: bool,
     /// Whether the server may have acted on the request.
     pub(crate) outcome_unknown: bool,
     /// How long the server asks to wait first.
@@ -208,6 +210,7 @@ impl Client {
         Err(Refusal {
             failure: Failure::failed(describe(status, &body)),
             temporary: matches!(status.as_u16(), 408 | 429 | 502 | 503 | 504),
+            about_content: matches!(status.as_u16(), 400 | 413 | 422),
             outcome_unknown: matches!(status.as_u16(), 502 | 504),
             wait,
         })
@@ -225,6 +228,7 @@ impl Client {
         Refusal {
             failure: Failure::unreachable(format!("{} {what} ({cause})", self.server())),
             temporary: true,
+            about_content: false,
             outcome_unknown: !error.is_connect(),
             wait: None,
         }

@@ -24,7 +24,6 @@ pub(crate) enum Tone {
     Faint,
     Strong,
     Good,
-    Warning,
     Bad,
 }
 
@@ -35,7 +34,6 @@ impl Tone {
             Self::Faint => "2",
             Self::Strong => "1",
             Self::Good => "32",
-            Self::Warning => "33",
             Self::Bad => "31",
         }
     }

@@ -169,7 +169,10 @@ mod tests {
     #[test]
     fn unknown_keys_and_wrong_values_are_errors_with_their_line() {
         let text = wrong("backend = 'memory:'\n\n[limits]\nbody_byte = 3\n");
-        assert!(text.starts_with("fanfare.toml:4: unknown key `body_byte`"), "{text}");
+        assert!(
+            text.starts_with("fanfare.toml:4: unknown key `body_byte`"),
+            "{text}"
+        );
         let text = wrong("hosts = 3\n");
         assert!(text.starts_with("fanfare.toml:1: "), "{text}");
         let text = wrong("\nhosts = \n");
@@ -182,7 +185,10 @@ mod tests {
         assert_eq!(config.hosts, ["box\"7.local", "a.example", "$x"]);
         assert_eq!(config.limits.body_bytes, 0);
         let text = wrong("\n\nbackend = '${NOBODY}'");
-        assert!(text.starts_with("fanfare.toml:3: `NOBODY` is not set"), "{text}");
+        assert!(
+            text.starts_with("fanfare.toml:3: `NOBODY` is not set"),
+            "{text}"
+        );
     }
 
     #[test]

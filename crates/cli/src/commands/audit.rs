@@ -101,7 +101,11 @@ fn show(out: Output, report: &Report, ok: bool) -> Result<()> {
         ]);
     }
     out.table(&table)?;
-    for audited in report.subscriptions.iter().filter(|audited| !audited.holds()) {
+    for audited in report
+        .subscriptions
+        .iter()
+        .filter(|audited| !audited.holds())
+    {
         out.line(&out.paint(
             Tone::Bad,
             &format!(
@@ -127,7 +131,10 @@ fn show(out: Output, report: &Report, ok: bool) -> Result<()> {
         }
     }
     if ok {
-        out.line(&out.paint(Tone::Good, "conservation holds: every event is accounted for"))
+        out.line(&out.paint(
+            Tone::Good,
+            "conservation holds: every event is accounted for",
+        ))
     } else {
         out.line(&out.paint(Tone::Bad, "conservation is broken"))
     }

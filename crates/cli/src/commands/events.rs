@@ -1,7 +1,7 @@
 //! `fanfare events`: past events. Following new ones is `tail`'s.
 
 use clap::{Subcommand, ValueEnum};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::args::Common;
@@ -254,7 +254,11 @@ impl Show {
 
 fn show_attributes(out: Output, shown: &Shown) -> Result<()> {
     let attribute = |name: &str, value: &str| {
-        out.line(&format!("{}  {}", out.paint(Tone::Faint, &format!("{name:<15}")), clean(value)))
+        out.line(&format!(
+            "{}  {}",
+            out.paint(Tone::Faint, &format!("{name:<15}")),
+            clean(value)
+        ))
     };
     for (name, value) in [
         ("position", &shown.position),

@@ -5,6 +5,7 @@
 mod batch;
 mod lines;
 
+use std::fmt::Write;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -64,7 +65,12 @@ impl Import {
             clock: Clock::system(),
             tally: Tally::default(),
         };
-        let result = import.run(self.batch.into(), self.in_flight.into()).await;
+        let result = tokio::select! {
+            result = import.run(self.batch.into(), self.in_flight.into()) => result,
+            _ = tokio::signal::ctrl_c() => Err(Failure::failed(
+                "interrupted; run the same command again to go on",
+            )),
+        };
         import.progress.finish_and_clear();
         import.report()?;
         result?;
@@ -94,10 +100,14 @@ impl Running {
             while more && requests.len() < in_flight {
                 let batch = self.next_batch(batch_events)?;
                 more = !batch.is_last();
-                if !batch.is_empty() {
-                    let (client, clock) = (self.client.clone(), self.clock.clone());
-                    requests.push_back(async move { batch.send(&client, &clock).await });
+                if batch.is_empty() {
+                    continue;
                 }
+                requests.push_back(batch.send(
+                    self.client.clone(),
+                    self.clock.clone(),
+                    self.progress.clone(),
+                ));
             }
             match requests.next().await {
                 Some(answered) => self.count(answered?),
@@ -155,13 +165,11 @@ impl Tally {
         } else {
             "duplicates"
         };
-        let mut text = format!(
-            "{} stored, {} {duplicates}",
-            self.stored, self.duplicates
-        );
+        let mut text = format!("{} stored, {} {duplicates}", self.stored, self.duplicates);
         if self.bad > 0 {
             let lines = if self.bad == 1 { "line" } else { "lines" };
-            text.push_str(&format!(", {} bad {lines}", self.bad));
+            // Writing to a string cannot fail.
+            let _ = write!(text, ", {} bad {lines}", self.bad);
         }
         text
     }
@@ -171,8 +179,10 @@ fn file_name(path: &Path) -> String {
     if path == Path::new("-") {
         return "stdin".into();
     }
-    path.file_name()
-        .map_or_else(|| "stdin".into(), |name| name.to_string_lossy().into_owned())
+    path.file_name().map_or_else(
+        || "stdin".into(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// The input, and how many bytes it has where that is known.
@@ -180,9 +190,8 @@ fn open(path: &Path) -> Result<(Box<dyn BufRead + Send>, Option<u64>)> {
     if path == Path::new("-") {
         return Ok((Box::new(BufReader::new(std::io::stdin())), None));
     }
-    let wrong = |error: std::io::Error| {
-        Failure::usage(format!("cannot read {}: {error}", path.display()))
-    };
+    let wrong =
+        |error: std::io::Error| Failure::usage(format!("cannot read {}: {error}", path.display()));
     let file = File::open(path).map_err(wrong)?;
     let metadata = file.metadata().map_err(wrong)?;
     if metadata.is_dir() {

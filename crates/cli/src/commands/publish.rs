@@ -161,6 +161,8 @@ fn parse_extension(text: &str) -> Result<(String, String), String> {
     if fanfare::core::event::is_extension_name(name) {
         Ok((name.into(), value.into()))
     } else {
-        Err(format!("extension name `{name}` is not made of a-z and 0-9"))
+        Err(format!(
+            "extension name `{name}` is not made of a-z and 0-9"
+        ))
     }
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use fanfare::core::clock::Clock;
 use fanfare::core::cloudevents;
-use fanfare::core::event::Event;
+use indicatif::ProgressBar;
 use serde::Deserialize;
 
 use super::lines::Line;
-use crate::client::Client;
+use crate::client::{Client, Refusal};
 use crate::failure::{Failure, Result};
 use crate::output::note;
 
@@ -25,8 +25,7 @@ const LONGEST_DELAY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Batch {
     file: String,
-    numbers: Vec<u64>,
-    events: Vec<Event>,
+    lines: Vec<Line>,
     event_bytes: usize,
     read_up_to: u64,
     last: bool,
@@ -71,8 +70,7 @@ impl Batch {
     pub(crate) fn new(file: &str) -> Self {
         Self {
             file: file.to_owned(),
-            numbers: Vec::new(),
-            events: Vec::new(),
+            lines: Vec::new(),
             event_bytes: 0,
             read_up_to: 0,
             last: false,
@@ -80,17 +78,16 @@ impl Batch {
     }
 
     pub(crate) fn push(&mut self, line: Line) {
-        self.numbers.push(line.number);
         self.event_bytes += line.event.size();
-        self.events.push(line.event);
+        self.lines.push(line);
     }
 
     pub(crate) fn is_full(&self, most: usize) -> bool {
-        self.events.len() >= most || self.event_bytes >= MAX_BATCH_BYTES
+        self.lines.len() >= most || self.event_bytes >= MAX_BATCH_BYTES
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty()
+        self.lines.is_empty()
     }
 
     /// No line follows.
@@ -106,66 +103,109 @@ impl Batch {
         self.read_up_to = bytes;
     }
 
-    /// Sends the batch until the server says what became of each event.
-    pub(crate) async fn send(self, client: &Client, clock: &Clock) -> Result<Answered> {
-        let body = cloudevents::to_json_batch(&self.events);
-        let mut delay = FIRST_DELAY;
-        for attempt in 1.. {
-            let media_type = "application/cloudevents-batch+json";
-            let sent = client
-                .post::<Results>(&["v1", "events"], media_type, body.clone())
-                .await;
-            let refusal = match sent {
-                Ok(answer) => return self.account(answer),
-                Err(refusal) => refusal,
-            };
-            if !refusal.temporary || attempt >= MAX_ATTEMPTS {
-                return Err(self.stopped(refusal.failure));
-            }
-            if attempt == 1 {
-                note(&format!("{}; trying again", refusal.failure));
-            }
-            clock.sleep(refusal.wait.unwrap_or(delay)).await;
-            delay = (delay * 2).min(LONGEST_DELAY);
-        }
-        Ok(Answered::default())
-    }
-
-    fn account(&self, answer: Results) -> Result<Answered> {
-        if answer.results.len() != self.numbers.len() {
-            return Err(Failure::failed(format!(
-                "the server answered {} results for {} events",
-                answer.results.len(),
-                self.numbers.len()
-            )));
-        }
+    /// Sends the batch until the server says what became of each event. A request that is refused
+    /// for what is in it is halved, down to the events that are at fault.
+    pub(crate) async fn send(
+        self,
+        client: Client,
+        clock: Clock,
+        progress: ProgressBar,
+    ) -> Result<Answered> {
         let mut answered = Answered {
             bytes: self.read_up_to,
             ..Answered::default()
         };
-        for (number, outcome) in self.numbers.iter().zip(answer.results) {
-            match outcome {
-                Outcome::Published { duplicate: false } => answered.stored += 1,
-                Outcome::Published { duplicate: true } => answered.duplicates += 1,
-                Outcome::Refused { error } => {
-                    let reason = if error.detail.is_empty() {
-                        error.title
-                    } else {
-                        error.detail
-                    };
-                    answered.refused.push((*number, reason));
+        let mut parts = vec![self.lines.as_slice()];
+        while let Some(part) = parts.pop() {
+            let refusal = match self.send_part(part, &client, &clock, &progress).await {
+                Ok(results) => {
+                    answered.account(part, results)?;
+                    continue;
                 }
+                Err(refusal) => refusal,
+            };
+            match part {
+                [line] if refusal.about_content => {
+                    let reason = refusal.failure.to_string();
+                    answered.refused.push((line.number, reason));
+                }
+                [_, _, ..] if refusal.about_content => {
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+                _ => return Err(self.stopped(refusal.failure)),
             }
         }
         Ok(answered)
     }
 
+    /// Sends some of the lines, again and again while that may help.
+    async fn send_part(
+        &self,
+        part: &[Line],
+        client: &Client,
+        clock: &Clock,
+        progress: &ProgressBar,
+    ) -> Result<Results, Refusal> {
+        let body = cloudevents::to_json_batch(part.iter().map(|line| &line.event));
+        let mut delay = FIRST_DELAY;
+        let mut attempt = 1;
+        loop {
+            let media_type = "application/cloudevents-batch+json";
+            let sent = client
+                .post(&["v1", "events"], media_type, body.clone())
+                .await;
+            let refusal = match sent {
+                Ok(answer) => return Ok(answer),
+                Err(refusal) if refusal.temporary && attempt < MAX_ATTEMPTS => refusal,
+                Err(refusal) => return Err(refusal),
+            };
+            if attempt == 1 {
+                let text = format!("{}; trying again", refusal.failure);
+                progress.suspend(|| note(&text));
+            }
+            clock.sleep(refusal.wait.unwrap_or(delay)).await;
+            delay = (delay * 2).min(LONGEST_DELAY);
+            attempt += 1;
+        }
+    }
+
     /// Says where the import stopped, and that the same command goes on from there.
     fn stopped(&self, failure: Failure) -> Failure {
-        let line = self.numbers.first().copied().unwrap_or_default();
+        let line = self.lines.first().map_or(0, |line| line.number);
         failure.with_context(&format!(
             "stopped before {}:{line}; run the same command again to go on",
             self.file
         ))
+    }
+}
+
+impl Answered {
+    fn account(&mut self, part: &[Line], answer: Results) -> Result<()> {
+        if answer.results.len() != part.len() {
+            return Err(Failure::failed(format!(
+                "the server answered {} results for {} events",
+                answer.results.len(),
+                part.len()
+            )));
+        }
+        for (line, outcome) in part.iter().zip(answer.results) {
+            match outcome {
+                Outcome::Published { duplicate: false } => self.stored += 1,
+                Outcome::Published { duplicate: true } => self.duplicates += 1,
+                Outcome::Refused { error } => self.refused.push((line.number, error.text())),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Problem {
+    fn text(self) -> String {
+        if self.detail.is_empty() {
+            self.title
+        } else {
+            self.detail
+        }
     }
 }

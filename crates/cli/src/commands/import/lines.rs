@@ -1,6 +1,7 @@
 //! A file's lines as events: each line is read within a bound, checked, and given its id. Knows
 //! nothing of the server.
 
+use std::fmt::Write;
 use std::io::{BufRead, Read};
 
 use fanfare::core::cloudevents;
@@ -151,8 +152,65 @@ fn path_segment(name: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &[u8], from: u64) -> Vec<Result<Line, BadLine>> {
+        let mut lines = Lines::new(text, "a b.jsonl", from);
+        std::iter::from_fn(|| lines.next().unwrap()).collect()
+    }
+
+    #[test]
+    fn ids_depend_on_file_line_and_number_alone() {
+        let text = b"{\"type\":\"a.b\",\"data\":1}\n{\"type\":\"a.b\",\"data\":1}\r\n";
+        let ids = |lines: Vec<Result<Line, BadLine>>| -> Vec<String> {
+            let events = lines.into_iter().map(|line| line.unwrap().event);
+            events.map(|event| event.id().to_string()).collect()
+        };
+        let first = ids(read(text, 1));
+        assert_eq!(first, ids(read(text, 1)));
+        assert_ne!(first[0], first[1], "the same line twice is two events");
+        assert_eq!(ids(read(text, 2)), first[1..]);
+        let line = read(text, 1).remove(0).unwrap();
+        assert_eq!(&**line.event.source(), "/import/a%20b.jsonl");
+    }
+
+    #[test]
+    fn bad_lines_are_named_and_the_others_go_on() {
+        let text = b"\xef\xbb\xbf{\"type\":\"a\"}\n\n{\"type\":\"\"}\n[1]\n{\xff}\n{\"type\":\"a\",\"dta\":1}\n{\"type\":\"z\"}";
+        let lines = read(text, 1);
+        let shown: Vec<_> = lines
+            .iter()
+            .map(|line| match line {
+                Ok(line) => (line.number, true),
+                Err(bad) => (bad.number, false),
+            })
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (1, true),
+                (3, false),
+                (4, false),
+                (5, false),
+                (6, false),
+                (7, true)
+            ]
+        );
+    }
+
+    #[test]
+    fn a_whole_cloud_event_keeps_its_id() {
+        let text = br#"{"specversion":"1.0","id":"7","source":"/s","type":"a"}"#;
+        let line = read(text, 1).remove(0).unwrap();
+        assert_eq!(line.event.id().to_string(), "7");
+    }
 }
