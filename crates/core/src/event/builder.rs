@@ -97,6 +97,13 @@ impl EventBuilder {
         self
     }
 
+    /// Sets the time unless it is set already.
+    #[must_use]
+    pub fn time_if_absent(mut self, time: Timestamp) -> Self {
+        self.attributes.time.get_or_insert(time);
+        self
+    }
+
     /// Sets the media type of the data.
     #[must_use]
     pub fn content_type(mut self, content_type: impl Into<Arc<str>>) -> Self {
