@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::pattern::PatternSet;
 use crate::position::Position;
 use crate::subscription::{SubscriptionName, SubscriptionSpec};
@@ -48,6 +48,22 @@ impl Counts {
     /// What is neither settled nor dead.
     pub fn unsettled(&self) -> u64 {
         self.in_flight + self.waiting
+    }
+
+    /// Why a subscription with these counts is not deleted without force.
+    pub fn refuse_deletion(&self, name: &SubscriptionName) -> Error {
+        let Self {
+            in_flight,
+            waiting,
+            dead,
+            ..
+        } = self;
+        Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "subscription `{name}` has {in_flight} in flight, {waiting} waiting and {dead} dead"
+            ),
+        )
     }
 }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 512;
@@ -43,4 +43,26 @@ pub trait State: Send + Sync {
 
     /// Removes the value; answers whether there was one.
     async fn delete(&self, key: &str) -> Result<bool>;
+}
+
+/// Refuses keys that are empty, too long or hold control characters.
+pub fn check_key(key: &str) -> Result<()> {
+    if key.is_empty() || key.len() > MAX_KEY_BYTES || key.chars().any(char::is_control) {
+        return Err(Error::invalid(
+            "/key",
+            format!("a key is 1 to {MAX_KEY_BYTES} bytes without control characters"),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses values that are too large.
+pub fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(Error::new(
+            ErrorKind::TooLarge,
+            format!("a value is at most {MAX_VALUE_BYTES} bytes"),
+        ));
+    }
+    Ok(())
 }

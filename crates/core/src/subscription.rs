@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::pattern::PatternSet;
 use crate::position::Position;
 use crate::retry::RetryPolicy;
@@ -145,6 +145,43 @@ impl SubscriptionSpec {
             dead_letter: true,
             ephemeral: false,
         }
+    }
+
+    /// Refuses `wanted` under the name of this subscription when its patterns, order or lifetime
+    /// differ: members under one name must agree on what they receive. The error names both.
+    pub fn agrees_with(&self, wanted: &Self) -> Result<()> {
+        let conflict = |what: String| {
+            let name = &self.name;
+            Err(Error::new(
+                ErrorKind::Conflict,
+                format!("subscription `{name}` exists with {what}"),
+            ))
+        };
+        if self.patterns != wanted.patterns {
+            return conflict(format!(
+                "patterns {}, not {}",
+                self.patterns, wanted.patterns
+            ));
+        }
+        if self.ordered != wanted.ordered {
+            return conflict(format!(
+                "ordered = {}, not {}",
+                self.ordered, wanted.ordered
+            ));
+        }
+        if self.on_dead != wanted.on_dead {
+            return conflict(format!(
+                "on_dead = {:?}, not {:?}",
+                self.on_dead, wanted.on_dead
+            ));
+        }
+        if self.ephemeral != wanted.ephemeral {
+            return conflict(format!(
+                "ephemeral = {}, not {}",
+                self.ephemeral, wanted.ephemeral
+            ));
+        }
+        Ok(())
     }
 
     /// Names every value out of range.
