@@ -1,0 +1,161 @@
+//! Runs the cases, a bounded number at a time, each on its own stream, and collects the report.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use fanfare_core::clock::Clock;
+use futures::{FutureExt, StreamExt, stream};
+use uuid::Uuid;
+
+use crate::case::{Case, Failure, Verdict};
+use crate::report::{CaseReport, Outcome, Report};
+use crate::stage::Stage;
+use crate::target::Target;
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Only cases whose `topic::name` contains one of these; all when empty.
+    pub only: Vec<String>,
+    /// Cases at a time. Default 16.
+    pub concurrency: usize,
+    /// How long one case may take before it counts as failed. Default 60 s.
+    pub case_limit: Duration,
+    /// Where random choices begin; a random seed when none.
+    pub seed: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            only: Vec::new(),
+            concurrency: 16,
+            case_limit: Duration::from_mins(1),
+            seed: None,
+        }
+    }
+}
+
+impl Options {
+    fn wants(&self, case: &Case) -> bool {
+        let full = format!("{}::{}", case.topic, case.name);
+        self.only.is_empty() || self.only.iter().any(|part| full.contains(part))
+    }
+}
+
+/// Runs every wanted case against the target; needs a tokio runtime.
+pub async fn run(target: Arc<dyn Target>, options: Options) -> Report {
+    let clock = Clock::system();
+    let started = clock.now();
+    let seed = options
+        .seed
+        .unwrap_or_else(|| Uuid::now_v7().as_u64_pair().1);
+    let cases = crate::cases().filter(|case| options.wants(case));
+    let reports = stream::iter(cases)
+        .map(|case| {
+            run_case(
+                case,
+                target.clone(),
+                clock.clone(),
+                seed,
+                options.case_limit,
+            )
+        })
+        .buffer_unordered(options.concurrency.max(1))
+        .collect::<Vec<_>>()
+        .await;
+    Report::new(target.name(), seed, clock.now().since(started), reports)
+}
+
+/// The body of [`suite!`](crate::suite): runs all, prints the report and panics when a case failed.
+///
+/// `FANFARE_CASES=settle,order::park` runs a part; `FANFARE_SEED` repeats random choices.
+///
+/// # Panics
+///
+/// When a case failed: that is its answer.
+#[expect(clippy::panic, clippy::print_stdout, reason = "the body of a test")]
+pub fn check(target: Arc<dyn Target>) {
+    let only = std::env::var("FANFARE_CASES").unwrap_or_default();
+    let options = Options {
+        only: only
+            .split(',')
+            .filter(|p| !p.is_empty())
+            .map(Into::into)
+            .collect(),
+        seed: std::env::var("FANFARE_SEED")
+            .ok()
+            .and_then(|s| s.parse().ok()),
+        ..Options::default()
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => panic!("no runtime: {error}"),
+    };
+    let report = runtime.block_on(run(target, options));
+    println!("{report}");
+    let failed: Vec<_> = report.failures().map(|case| case.name).collect();
+    assert!(failed.is_empty(), "failed cases: {failed:?}");
+}
+
+async fn run_case(
+    case: &'static Case,
+    target: Arc<dyn Target>,
+    clock: Clock,
+    seed: u64,
+    limit: Duration,
+) -> CaseReport {
+    let started = clock.now();
+    let work = tokio::spawn(AssertUnwindSafe(attempt(case, target, seed)).catch_unwind());
+    let stop = work.abort_handle();
+    let verdict = tokio::select! {
+        joined = work => match joined {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(panic)) => Err(Failure::Broken(format!("panicked: {}", said(&*panic)))),
+            Err(error) => Err(Failure::Broken(error.to_string())),
+        },
+        () = clock.sleep(limit) => {
+            stop.abort();
+            Err(Failure::Broken(format!("did not end within {limit:?}")))
+        }
+    };
+    CaseReport {
+        topic: case.topic,
+        name: case.name,
+        promise: case.promise,
+        millis: clock.now().since(started).as_millis(),
+        outcome: match verdict {
+            Ok(()) => Outcome::Passed,
+            Err(Failure::Broken(detail)) => Outcome::Failed { detail },
+            Err(Failure::NotOffered(reason)) => Outcome::NotOffered { reason },
+        },
+    }
+}
+
+async fn attempt(case: &'static Case, target: Arc<dyn Target>, seed: u64) -> Verdict {
+    static STREAMS: AtomicU64 = AtomicU64::new(0);
+    // Names differ between runs too: a broker keeps the streams of the last one.
+    let stream = format!(
+        "suite_{seed:016x}_{}",
+        STREAMS.fetch_add(1, Ordering::Relaxed)
+    );
+    let mut stage = Stage::open(target, stream, seed).await?;
+    if let Some(reason) = case.need.missing(&stage.backend.capabilities()) {
+        return Err(Failure::NotOffered(reason.into()));
+    }
+    (case.run)(&mut stage).await?;
+    stage.close().await
+}
+
+fn said(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}

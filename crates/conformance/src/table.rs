@@ -1,0 +1,6 @@
+//! Table.
+
+/// Table.
+pub fn contract_table() -> String {
+    String::new()
+}

@@ -1,0 +1,27 @@
+//! What the suite needs from a backend's test: streams to run against. Not a backend itself.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fanfare_core::backend::Backend;
+use fanfare_core::error::Result;
+
+/// One engine, as configured, under test.
+#[async_trait]
+pub trait Target: Debug + Send + Sync + 'static {
+    /// Shown in the report, such as `sqlite`.
+    fn name(&self) -> String;
+
+    /// Opens the stream named `stream` (`[a-z0-9_]`, at most 80 bytes). A name that was never seen
+    /// MUST be new and empty; one that was opened and closed before MUST hold the same data, where
+    /// the capabilities say `durable`.
+    async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>>;
+
+    /// Opens a new stream that holds about `bytes` of events at most; none where the engine has no
+    /// such bound.
+    async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
+        let _ = (stream, bytes);
+        None
+    }
+}
