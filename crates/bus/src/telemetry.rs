@@ -1,0 +1,379 @@
+//! Every metric of the bus: its name, its labels and its counter, as plain atomics. Rendering
+//! them for a scraper is in `telemetry/render.rs`; nothing else in the bus names a metric.
+
+mod render;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use fanfare_core::Result;
+use fanfare_core::backend::Published;
+use fanfare_core::delivery::Settlement;
+use fanfare_core::event::Event;
+use fanfare_core::event_type::EventType;
+use fanfare_core::subscription::SubscriptionName;
+use hashbrown::{Equivalent, HashMap};
+use parking_lot::Mutex;
+use serde::Serialize;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        if n > 0 {
+            self.0.fetch_add(n, Ordering::Relaxed);
+        }
+    }
+
+    /// The sum.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that rises and falls.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Takes away.
+    pub fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The upper bounds of a histogram's buckets, in microseconds; one more bucket is for the rest.
+pub const BUCKET_MICROS: [u64; 15] = [
+    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000,
+    5_000_000, 30_000_000,
+];
+
+/// Durations in fixed buckets.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [AtomicU64; BUCKET_MICROS.len() + 1],
+    sum_nanos: AtomicU64,
+}
+
+impl Histogram {
+    /// Counts a duration.
+    pub fn record(&self, took: Duration) {
+        self.record_many(took, 1);
+    }
+
+    /// Counts `n` times the same duration.
+    pub fn record_many(&self, took: Duration, n: u64) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let at = BUCKET_MICROS.partition_point(|bound| *bound < micros);
+        if let Some(bucket) = self.buckets.get(at) {
+            bucket.fetch_add(n, Ordering::Relaxed);
+        }
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.sum_nanos.fetch_add(nanos.saturating_mul(n), Ordering::Relaxed);
+    }
+
+    /// How many durations fell into each bucket, the rest last.
+    pub fn buckets(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().map(|b| b.load(Ordering::Relaxed))
+    }
+
+    /// How many durations were counted.
+    pub fn count(&self) -> u64 {
+        self.buckets().sum()
+    }
+
+    /// The sum of the durations.
+    pub fn sum(&self) -> Duration {
+        Duration::from_nanos(self.sum_nanos.load(Ordering::Relaxed))
+    }
+}
+
+/// Publishing, over all sources and types.
+#[derive(Debug, Default)]
+pub struct Publishing {
+    /// Events stored, repeats not counted.
+    pub published: Counter,
+    /// Events that were there already.
+    pub duplicates: Counter,
+    /// Publishes that failed or whose outcome is not known.
+    pub failures: Counter,
+    /// How long the backend took for a publish.
+    pub duration: Histogram,
+    /// Times that `try_publish` answered `Full`.
+    pub queue_full: Counter,
+    /// Queued events that could not be published.
+    pub queue_failures: Counter,
+}
+
+/// One pair of source and event type.
+#[derive(Debug, Default)]
+pub struct Labelled {
+    /// Events stored.
+    pub published: Counter,
+    /// Deliveries acknowledged or dropped.
+    pub completed: Counter,
+    /// Attempts that failed and will be repeated.
+    pub retried: Counter,
+    /// Deliveries given up.
+    pub failed: Counter,
+    /// How long handlers ran.
+    pub duration: Histogram,
+}
+
+/// One subscription's part in this process.
+#[derive(Debug, Default)]
+pub struct Consuming {
+    /// Deliveries received.
+    pub received: Counter,
+    /// Settled with ack.
+    pub acknowledged: Counter,
+    /// Settled with retry.
+    pub retried: Counter,
+    /// Settled as dead letters.
+    pub dead: Counter,
+    /// Dropped.
+    pub dropped: Counter,
+    /// Given back unstarted.
+    pub released: Counter,
+    /// Settlements refused because the lease was over or another settled before.
+    pub refused: Counter,
+    /// Leases that ended although we tried to extend them.
+    pub leases_lost: Counter,
+    /// Leases extended.
+    pub extended: Counter,
+    /// Handlers that panicked.
+    pub panics: Counter,
+    /// Handlers that ran out of time.
+    pub timeouts: Counter,
+    /// Events that no route matched.
+    pub unhandled: Counter,
+    /// Failed attempts to reach the backend.
+    pub errors: Counter,
+    /// Handlers that run now.
+    pub running: Gauge,
+    /// Deliveries held now: waiting to start, running, waiting to be settled.
+    pub held: Gauge,
+    /// How long handlers ran.
+    pub duration: Histogram,
+}
+
+impl Consuming {
+    pub(crate) fn on_settled(&self, settlement: &Settlement) {
+        match settlement {
+            Settlement::Ack => self.acknowledged.add(1),
+            Settlement::Retry { .. } => self.retried.add(1),
+            Settlement::DeadLetter { .. } => self.dead.add(1),
+            Settlement::Drop => self.dropped.add(1),
+            Settlement::Release => self.released.add(1),
+        }
+    }
+}
+
+/// One subscription's numbers at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SubscriptionStats {
+    /// Which.
+    pub name: SubscriptionName,
+    /// Handlers that run now.
+    pub running: u64,
+    /// Deliveries held now.
+    pub held: u64,
+    /// Deliveries received.
+    pub received: u64,
+    /// Settled with ack.
+    pub acknowledged: u64,
+    /// Settled with retry.
+    pub retried: u64,
+    /// Settled as dead letters.
+    pub dead: u64,
+    /// Dropped.
+    pub dropped: u64,
+    /// Given back unstarted.
+    pub released: u64,
+    /// Settlements refused.
+    pub refused: u64,
+    /// Leases lost.
+    pub leases_lost: u64,
+    /// Handlers that panicked.
+    pub panics: u64,
+    /// Handlers that ran out of time.
+    pub timeouts: u64,
+    /// Events that no route matched.
+    pub unhandled: u64,
+}
+
+impl SubscriptionStats {
+    pub(crate) fn of(name: &SubscriptionName, consuming: &Consuming) -> Self {
+        Self {
+            name: name.clone(),
+            running: consuming.running.get(),
+            held: consuming.held.get(),
+            received: consuming.received.get(),
+            acknowledged: consuming.acknowledged.get(),
+            retried: consuming.retried.get(),
+            dead: consuming.dead.get(),
+            dropped: consuming.dropped.get(),
+            released: consuming.released.get(),
+            refused: consuming.refused.get(),
+            leases_lost: consuming.leases_lost.get(),
+            panics: consuming.panics.get(),
+            timeouts: consuming.timeouts.get(),
+            unhandled: consuming.unhandled.get(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Label {
+    source: Arc<str>,
+    event_type: EventType,
+}
+
+#[derive(Hash)]
+struct LabelRef<'a> {
+    source: &'a Arc<str>,
+    event_type: &'a EventType,
+}
+
+impl Equivalent<Label> for LabelRef<'_> {
+    fn equivalent(&self, key: &Label) -> bool {
+        *self.source == key.source && *self.event_type == key.event_type
+    }
+}
+
+/// Every counter of a bus.
+#[derive(Debug)]
+pub struct Telemetry {
+    /// Publishing.
+    pub publishing: Publishing,
+    label_sets: usize,
+    /// Read on every event, written once per pair: readers never wait.
+    labelled: ArcSwap<HashMap<Label, Arc<Labelled>>>,
+    /// Pairs above the limit.
+    other: Arc<Labelled>,
+    consuming: Mutex<Vec<(SubscriptionName, Arc<Consuming>)>>,
+}
+
+impl Telemetry {
+    /// Counters at zero, for at most `label_sets` pairs of source and event type.
+    pub fn new(label_sets: usize) -> Self {
+        Self {
+            publishing: Publishing::default(),
+            label_sets,
+            labelled: ArcSwap::default(),
+            other: Arc::default(),
+            consuming: Mutex::default(),
+        }
+    }
+
+    /// The counters of an event's source and type.
+    pub fn labelled(&self, event: &Event) -> Arc<Labelled> {
+        let wanted = LabelRef {
+            source: event.source(),
+            event_type: event.event_type(),
+        };
+        if let Some(found) = self.labelled.load().get(&wanted) {
+            return Arc::clone(found);
+        }
+        self.labelled.rcu(|known| {
+            let mut known = HashMap::clone(known);
+            if known.len() < self.label_sets {
+                let label = Label {
+                    source: Arc::clone(event.source()),
+                    event_type: event.event_type().clone(),
+                };
+                known.entry(label).or_default();
+            }
+            known
+        });
+        let known = self.labelled.load();
+        Arc::clone(known.get(&wanted).unwrap_or(&self.other))
+    }
+
+    /// The counters of a subscription; the same ones when it is started again.
+    pub(crate) fn consuming(&self, name: &SubscriptionName) -> Arc<Consuming> {
+        let mut consuming = self.consuming.lock();
+        if let Some((_, found)) = consuming.iter().find(|(known, _)| known == name) {
+            return Arc::clone(found);
+        }
+        let new = Arc::<Consuming>::default();
+        consuming.push((name.clone(), Arc::clone(&new)));
+        new
+    }
+
+    /// Forgets a subscription that is gone for good.
+    pub(crate) fn forget(&self, name: &SubscriptionName) {
+        self.consuming.lock().retain(|(known, _)| known != name);
+    }
+
+    pub(crate) fn on_publish(
+        &self,
+        events: &[Event],
+        answers: &Result<Vec<Result<Published>>>,
+        took: Duration,
+    ) {
+        let all = u64::try_from(events.len()).unwrap_or(u64::MAX);
+        self.publishing.duration.record_many(took, all);
+        let Ok(answers) = answers else {
+            self.publishing.failures.add(all);
+            return;
+        };
+        let mut duplicates = 0;
+        let mut failures = 0;
+        let mut stored = PerLabel::default();
+        for (event, answer) in events.iter().zip(answers) {
+            match answer {
+                Ok(published) if published.duplicate => duplicates += 1,
+                Ok(_) => stored.add(self, event, |labelled, n| labelled.published.add(n)),
+                Err(_) => failures += 1,
+            }
+        }
+        stored.flush(|labelled, n| labelled.published.add(n));
+        self.publishing.duplicates.add(duplicates);
+        self.publishing.failures.add(failures);
+        self.publishing.published.add(all - duplicates - failures);
+    }
+}
+
+/// Adds up neighbours with the same source and type, so that a batch costs one look-up.
+#[derive(Default)]
+struct PerLabel {
+    current: Option<(Event, u64)>,
+    labelled: Option<Arc<Labelled>>,
+}
+
+impl PerLabel {
+    fn add(&mut self, telemetry: &Telemetry, event: &Event, flush: impl Fn(&Labelled, u64)) {
+        if let Some((first, n)) = &mut self.current
+            && first.source() == event.source()
+            && first.event_type() == event.event_type()
+        {
+            *n += 1;
+            return;
+        }
+        self.flush(flush);
+        self.labelled = Some(telemetry.labelled(event));
+        self.current = Some((event.clone(), 1));
+    }
+
+    fn flush(&mut self, flush: impl Fn(&Labelled, u64)) {
+        if let (Some((_, n)), Some(labelled)) = (self.current.take(), self.labelled.take()) {
+            flush(&labelled, n);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The heartbeat: every third of the lease it extends everything held, so that a slow handler
+//! keeps its delivery and a dead process does not.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use fanfare_core::delivery::{Delivery, Receipt, Settled};
+use futures::future::{Either, select};
+
+use super::{Core, Stage};
+
+/// The most leases extended in one call of the backend.
+const CALL_LEASES: usize = 1_000;
+
+pub(super) async fn run(core: Arc<Core>) {
+    let mut ended = pin!(core.reached(Stage::Cut));
+    loop {
+        let beat = pin!(async {
+            core.clock.sleep(core.spec.lease / 3).await;
+            core.extend().await;
+        });
+        if let Either::Left(_) = select(ended.as_mut(), beat).await {
+            return;
+        }
+    }
+}
+
+impl Core {
+    async fn extend(&self) {
+        let receipts: Vec<Receipt> = {
+            let held = self.held.lock();
+            held.leases.difference(&held.lost).copied().collect()
+        };
+        for chunk in receipts.chunks(CALL_LEASES) {
+            match self.consumer().extend(chunk, self.spec.lease).await {
+                Ok(answers) => self.note(chunk, &answers),
+                Err(error) => {
+                    self.consuming.errors.add(1);
+                    tracing::warn!(subscription = %self.spec.name, %error, "cannot extend leases");
+                }
+            }
+        }
+    }
+
+    fn note(&self, receipts: &[Receipt], answers: &[Settled]) {
+        let mut held = self.held.lock();
+        for (receipt, answer) in receipts.iter().zip(answers) {
+            match answer {
+                Settled::Done => self.consuming.extended.add(1),
+                // Settled by us since we looked.
+                _ if !held.leases.contains(receipt) => {}
+                Settled::Already => {}
+                Settled::Late | Settled::Unknown => {
+                    held.lost.insert(*receipt);
+                    self.consuming.leases_lost.add(1);
+                    tracing::warn!(subscription = %self.spec.name, delivery = %receipt, "lease lost");
+                }
+            }
+        }
+    }
+
+    /// Whether somebody else may own it now.
+    pub(super) fn is_lost(&self, delivery: &Delivery) -> bool {
+        let held = self.held.lock();
+        !held.lost.is_empty() && held.lost.contains(&delivery.receipt)
+    }
+}

@@ -1,0 +1,174 @@
+//! The settle loop: what finishes while one settlement is under way is settled together by the
+//! next. An idle subscription settles at once, a busy one in batches, without a timer.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fanfare_core::delivery::{Receipt, Settled, Settlement};
+use fanfare_core::error::{Result, Status};
+use futures::future::{Either, select};
+
+use super::{Core, Finished, Stage};
+use crate::retry::Backoff;
+use crate::telemetry::Labelled;
+use fanfare_core::event::Event;
+
+pub(super) async fn run(core: Arc<Core>) {
+    loop {
+        let stage = *core.stage.borrow();
+        let batch = std::mem::take(&mut *core.done.lock());
+        if !batch.is_empty() {
+            core.settle_all(batch).await;
+            core.room.notify_one();
+        } else if stage >= Stage::Finishing {
+            break;
+        } else {
+            let more = pin!(core.settle.notified());
+            let cut = pin!(core.reached(Stage::Cut));
+            let _ = select(more, cut).await;
+        }
+    }
+    if let Err(error) = core.consumer().close().await {
+        tracing::warn!(subscription = %core.spec.name, %error, "consumer did not close");
+    }
+    let held = core.held.lock().leases.drain().count();
+    core.consuming.held.sub(u64::try_from(held).unwrap_or(u64::MAX));
+    core.advance(Stage::Ended);
+}
+
+impl Core {
+    async fn settle_all(&self, finished: Vec<Finished>) {
+        let finished = self.without_lost(finished);
+        if finished.is_empty() {
+            return;
+        }
+        match self.settle_until_known(&finished).await {
+            Ok(answers) => {
+                self.forget(finished.iter().map(|f| f.receipt));
+                self.count(finished, &answers);
+            }
+            Err(error) => {
+                self.forget(finished.iter().map(|f| f.receipt));
+                let n = u64::try_from(finished.len()).unwrap_or(u64::MAX);
+                self.unsettled.fetch_add(n, Ordering::Relaxed);
+                tracing::error!(
+                    subscription = %self.spec.name,
+                    settlements = n,
+                    %error,
+                    "could not settle; the deliveries come back"
+                );
+            }
+        }
+    }
+
+    /// Tries until the backend answers, or the subscription is cut off. Repeating is safe: what
+    /// counted before is answered as settled already.
+    async fn settle_until_known(&self, finished: &[Finished]) -> Result<Vec<Settled>> {
+        let mut backoff = Backoff::new(self.limits.reconnect_max);
+        let mut repeated = false;
+        loop {
+            let settlements = finished
+                .iter()
+                .map(|f| (f.receipt, f.settlement.clone()))
+                .collect();
+            let error = match self.consumer().settle(settlements).await {
+                Ok(answers) if repeated => return Ok(answers.into_iter().map(repeat).collect()),
+                Ok(answers) => return Ok(answers),
+                Err(error) => error,
+            };
+            self.consuming.errors.add(1);
+            if error.status() == Status::Permanent || *self.stage.borrow() >= Stage::Cut {
+                return Err(error);
+            }
+            repeated = true;
+            let pause = pin!(self.clock.sleep(backoff.next()));
+            let cut = pin!(self.reached(Stage::Cut));
+            if let Either::Right(_) = select(pause, cut).await {
+                return Err(error);
+            }
+        }
+    }
+
+    fn count(&self, finished: Vec<Finished>, answers: &[Settled]) {
+        let mut labels: Option<(Event, Arc<Labelled>)> = None;
+        for (finished, answer) in finished.into_iter().zip(answers) {
+            if *answer != Settled::Done {
+                self.refused(&finished, *answer);
+                continue;
+            }
+            self.consuming.on_settled(&finished.settlement);
+            let attempt = finished.attempt;
+            let settlement = &finished.settlement;
+            self.waiters.settled(&self.spec.name, &finished.event, settlement, attempt);
+            let known = labels.take().filter(|(event, _)| same_labels(event, &finished.event));
+            let (event, labelled) = known.unwrap_or_else(|| {
+                let labelled = self.telemetry.labelled(&finished.event);
+                (finished.event.clone(), labelled)
+            });
+            match settlement {
+                Settlement::Ack | Settlement::Drop => labelled.completed.add(1),
+                Settlement::Retry { .. } => labelled.retried.add(1),
+                Settlement::DeadLetter { .. } => labelled.failed.add(1),
+                Settlement::Release => {}
+            }
+            if let Some(took) = finished.took {
+                self.consuming.duration.record(took);
+                labelled.duration.record(took);
+            }
+            labels = Some((event, labelled));
+        }
+    }
+
+    fn refused(&self, finished: &Finished, answer: Settled) {
+        self.consuming.refused.add(1);
+        tracing::warn!(
+            subscription = %self.spec.name,
+            id = %finished.event.id(),
+            attempt = finished.attempt,
+            ?answer,
+            "settlement refused"
+        );
+    }
+
+    /// Leaves out deliveries that somebody else may own now, whatever our handler made of them.
+    fn without_lost(&self, finished: Vec<Finished>) -> Vec<Finished> {
+        let (lost, kept): (Vec<_>, Vec<_>) = {
+            let held = self.held.lock();
+            if held.lost.is_empty() {
+                return finished;
+            }
+            finished
+                .into_iter()
+                .partition(|f| held.lost.contains(&f.receipt))
+        };
+        self.forget(lost.iter().map(|f| f.receipt));
+        for finished in &lost {
+            self.refused(finished, Settled::Late);
+        }
+        kept
+    }
+
+    fn forget(&self, receipts: impl Iterator<Item = Receipt>) {
+        let mut held = self.held.lock();
+        let mut n = 0;
+        for receipt in receipts {
+            n += u64::from(held.leases.remove(&receipt));
+            held.lost.remove(&receipt);
+        }
+        drop(held);
+        self.consuming.held.sub(n);
+    }
+}
+
+/// A settlement that was sent again and is settled already was most likely our own.
+fn repeat(answer: Settled) -> Settled {
+    match answer {
+        Settled::Already => Settled::Done,
+        other => other,
+    }
+}
+
+fn same_labels(a: &Event, b: &Event) -> bool {
+    a.source() == b.source() && a.event_type() == b.event_type()
+}
