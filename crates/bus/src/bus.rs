@@ -274,7 +274,12 @@ impl BusBuilder {
             Error::new(ErrorKind::Invalid, "a bus is built inside a tokio runtime").because(e)
         })?;
         let telemetry = Arc::new(Telemetry::new(self.limits.label_sets));
-        let sender = Arc::new(Sender::new(self.backend, self.clock, self.limits, telemetry));
+        let sender = Arc::new(Sender::new(
+            self.backend,
+            self.clock,
+            self.limits,
+            telemetry,
+        ));
         let queue = Queue::start(Arc::clone(&sender), &runtime);
         Ok(Bus(Arc::new(Inner {
             queue,

@@ -91,7 +91,10 @@ impl Context {
     }
 
     fn set(mut self, name: &'static str, value: Arc<str>) -> Self {
-        let mut values = self.values.take().map_or_else(Vec::new, Arc::unwrap_or_clone);
+        let mut values = self
+            .values
+            .take()
+            .map_or_else(Vec::new, Arc::unwrap_or_clone);
         values.retain(|(n, _)| *n != name);
         values.push((name, value));
         self.values = Some(Arc::new(values));
@@ -117,7 +120,8 @@ impl Context {
     }
 
     pub(crate) fn adds_nothing_to(&self, event: &Event) -> bool {
-        self.additions().all(|(name, _)| event.extension(name).is_some())
+        self.additions()
+            .all(|(name, _)| event.extension(name).is_some())
     }
 
     pub(crate) fn apply(&self, builder: EventBuilder) -> EventBuilder {

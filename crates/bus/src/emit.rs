@@ -52,10 +52,7 @@ impl Bus {
     /// Runs the handlers of this process whose subscription matches, one after the other in the
     /// order of their registration, then the publishers. The error is for an event that is itself
     /// invalid, or a closed bus; failures are in the answer.
-    pub fn emit(
-        &self,
-        event: impl IntoEvent,
-    ) -> impl Future<Output = Result<Emitted>> + Send + '_ {
+    pub fn emit(&self, event: impl IntoEvent) -> impl Future<Output = Result<Emitted>> + Send + '_ {
         let event = self.prepare(event);
         async move {
             let event = event?;

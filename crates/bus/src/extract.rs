@@ -107,9 +107,10 @@ pub struct State<T>(pub T);
 
 impl<T: Clone + Send + Sync + 'static> FromRequest for State<T> {
     fn from_request(request: &Request) -> Result<Self, Outcome> {
-        request.state::<T>().map(Self).ok_or_else(|| {
-            Outcome::Fail(format!("no state of type {}", type_name::<T>()))
-        })
+        request
+            .state::<T>()
+            .map(Self)
+            .ok_or_else(|| Outcome::Fail(format!("no state of type {}", type_name::<T>())))
     }
 
     fn check(states: &States) -> Result<()> {
@@ -117,7 +118,10 @@ impl<T: Clone + Send + Sync + 'static> FromRequest for State<T> {
             Some(_) => Ok(()),
             None => Err(Error::invalid(
                 "/state",
-                format!("the handler asks for `{}`, give it with `.state(..)`", type_name::<T>()),
+                format!(
+                    "the handler asks for `{}`, give it with `.state(..)`",
+                    type_name::<T>()
+                ),
             )),
         }
     }

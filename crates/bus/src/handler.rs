@@ -166,7 +166,7 @@ pub trait Handler<Args>: Send + Sync + 'static {
 }
 
 macro_rules! impl_handler {
-    ($($arg:ident),*) => {
+    ($($arg:ident $value:ident),*) => {
         impl<F, Fut, $($arg,)*> Handler<($($arg,)*)> for F
         where
             F: Fn($($arg,)*) -> Fut + Send + Sync + 'static,
@@ -174,20 +174,20 @@ macro_rules! impl_handler {
             Fut::Output: IntoOutcome,
             $($arg: FromRequest,)*
         {
-            #[expect(non_snake_case, unused_variables, reason = "one body for every arity")]
             fn call(&self, request: &Request) -> BoxFuture<'static, Outcome> {
+                let _ = request;
                 $(
-                    let $arg = match $arg::from_request(request) {
+                    let $value = match $arg::from_request(request) {
                         Ok(value) => value,
                         Err(outcome) => return Box::pin(ready(outcome)),
                     };
                 )*
-                let future = self($($arg,)*);
+                let future = self($($value,)*);
                 Box::pin(async move { future.await.into_outcome() })
             }
 
-            #[expect(unused_variables, reason = "one body for every arity")]
             fn check(&self, states: &States) -> Result<()> {
+                let _ = states;
                 $($arg::check(states)?;)*
                 Ok(())
             }
@@ -196,14 +196,14 @@ macro_rules! impl_handler {
 }
 
 impl_handler!();
-impl_handler!(A);
-impl_handler!(A, B);
-impl_handler!(A, B, C);
-impl_handler!(A, B, C, D);
-impl_handler!(A, B, C, D, E);
-impl_handler!(A, B, C, D, E, G);
-impl_handler!(A, B, C, D, E, G, H);
-impl_handler!(A, B, C, D, E, G, H, I);
+impl_handler!(A a);
+impl_handler!(A a, B b);
+impl_handler!(A a, B b, C c);
+impl_handler!(A a, B b, C c, D d);
+impl_handler!(A a, B b, C c, D d, E e);
+impl_handler!(A a, B b, C c, D d, E e, G g);
+impl_handler!(A a, B b, C c, D d, E e, G g, H h);
+impl_handler!(A a, B b, C c, D d, E e, G g, H h, I i);
 
 /// A handler whose arguments are forgotten.
 pub(crate) trait Call: Send + Sync {
@@ -246,7 +246,10 @@ impl fmt::Debug for HandlerService {
 impl Service<Request> for HandlerService {
     type Response = Outcome;
     type Error = Infallible;
-    type Future = futures::future::Map<BoxFuture<'static, Outcome>, fn(Outcome) -> Result<Outcome, Infallible>>;
+    type Future = futures::future::Map<
+        BoxFuture<'static, Outcome>,
+        fn(Outcome) -> Result<Outcome, Infallible>,
+    >;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

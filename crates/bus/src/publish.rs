@@ -215,5 +215,9 @@ impl Sender {
 }
 
 fn short_answer() -> Error {
-    Error::new(ErrorKind::Internal, "the backend answered for too few events").during("publish")
+    Error::new(
+        ErrorKind::Internal,
+        "the backend answered for too few events",
+    )
+    .during("publish")
 }

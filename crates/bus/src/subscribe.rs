@@ -215,7 +215,8 @@ impl SubscribeBuilder {
     /// Starts it with one handler for all events.
     pub async fn handle<Args: 'static, H: Handler<Args>>(self, handler: H) -> Result<Subscription> {
         let name = handler.name();
-        self.run(Routes::always(handler::erase(handler)), name).await
+        self.run(Routes::always(handler::erase(handler)), name)
+            .await
     }
 
     /// Starts it with a router.
@@ -224,7 +225,11 @@ impl SubscribeBuilder {
         self.run(router.build()?, None).await
     }
 
-    async fn run(mut self, mut routes: Routes, handler: Option<&'static str>) -> Result<Subscription> {
+    async fn run(
+        mut self,
+        mut routes: Routes,
+        handler: Option<&'static str>,
+    ) -> Result<Subscription> {
         self.check(handler)?;
         routes.check(&self.states)?;
         for layer in &self.layers {
@@ -252,9 +257,7 @@ impl SubscribeBuilder {
         }
         let mut violations = Vec::new();
         let mut note = |error: &Error| match error.violations() {
-            [] => violations.extend_from_slice(
-                Error::invalid("", error.to_string()).violations(),
-            ),
+            [] => violations.extend_from_slice(Error::invalid("", error.to_string()).violations()),
             some => violations.extend_from_slice(some),
         };
         match self.name(handler) {
@@ -353,17 +356,29 @@ impl Subscription {
 
     /// Stops handing out deliveries, to every member, durably. What runs goes on.
     pub async fn pause(&self) -> Result<()> {
-        self.bus.backend().admin().set_paused(self.name(), true).await
+        self.bus
+            .backend()
+            .admin()
+            .set_paused(self.name(), true)
+            .await
     }
 
     /// Hands out deliveries again.
     pub async fn resume(&self) -> Result<()> {
-        self.bus.backend().admin().set_paused(self.name(), false).await
+        self.bus
+            .backend()
+            .admin()
+            .set_paused(self.name(), false)
+            .await
     }
 
     /// Moves it to another place in the stream; a dry run only says what would happen.
     pub async fn seek(&self, to: &SeekTo, dry_run: bool) -> Result<Sought> {
-        self.bus.backend().admin().seek(self.name(), to, dry_run).await
+        self.bus
+            .backend()
+            .admin()
+            .seek(self.name(), to, dry_run)
+            .await
     }
 
     /// Ends this process's part: stops taking, lets running handlers finish for at most `grace`,

@@ -84,7 +84,8 @@ impl Histogram {
             bucket.fetch_add(n, Ordering::Relaxed);
         }
         let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.sum_nanos.fetch_add(nanos.saturating_mul(n), Ordering::Relaxed);
+        self.sum_nanos
+            .fetch_add(nanos.saturating_mul(n), Ordering::Relaxed);
     }
 
     /// How many durations fell into each bucket, the rest last.

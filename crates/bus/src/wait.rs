@@ -102,11 +102,7 @@ impl Waiters {
         }
     }
 
-    fn register(
-        self: &Arc<Self>,
-        event: &Event,
-        names: Vec<SubscriptionName>,
-    ) -> Result<Waiter> {
+    fn register(self: &Arc<Self>, event: &Event, names: Vec<SubscriptionName>) -> Result<Waiter> {
         if self.count.fetch_add(1, Ordering::AcqRel) >= self.limit {
             self.count.fetch_sub(1, Ordering::AcqRel);
             let text = format!("{} callers wait already", self.limit);

@@ -187,7 +187,10 @@ impl Core {
         let limits = bus.limits().clone();
         let core = Arc::new(Self {
             concurrency: options.concurrency,
-            prefetch: options.prefetch.unwrap_or(limits.prefetch).clamp(1, limits.prefetch.max(1)),
+            prefetch: options
+                .prefetch
+                .unwrap_or(limits.prefetch)
+                .clamp(1, limits.prefetch.max(1)),
             backend,
             consumer: RwLock::new(consumer),
             member,

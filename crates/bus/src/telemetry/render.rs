@@ -21,16 +21,36 @@ impl Bus {
 fn publishing(text: &mut Text, telemetry: &Telemetry, queue_size: usize) {
     let publishing = &telemetry.publishing;
     for (name, help, counter) in [
-        ("fanfare_publish_duplicates_total", "Publishes that found their event there already.", &publishing.duplicates),
-        ("fanfare_publish_failures_total", "Publishes that failed or whose outcome is not known.", &publishing.failures),
-        ("fanfare_queue_full_total", "Times that try_publish answered full.", &publishing.queue_full),
-        ("fanfare_queue_failures_total", "Queued events that could not be published.", &publishing.queue_failures),
+        (
+            "fanfare_publish_duplicates_total",
+            "Publishes that found their event there already.",
+            &publishing.duplicates,
+        ),
+        (
+            "fanfare_publish_failures_total",
+            "Publishes that failed or whose outcome is not known.",
+            &publishing.failures,
+        ),
+        (
+            "fanfare_queue_full_total",
+            "Times that try_publish answered full.",
+            &publishing.queue_full,
+        ),
+        (
+            "fanfare_queue_failures_total",
+            "Queued events that could not be published.",
+            &publishing.queue_failures,
+        ),
     ] {
         text.family(name, "counter", help);
         text.sample(name, "", counter.get());
     }
     let name = "fanfare_publish_duration_seconds";
-    text.family(name, "histogram", "How long the backend took for a publish.");
+    text.family(
+        name,
+        "histogram",
+        "How long the backend took for a publish.",
+    );
     text.histogram(name, "", &publishing.duration);
     for name in ["fanfare_queue_size", "eventbroker_queue_size"] {
         text.family(name, "gauge", "Events in the queue of try_publish.");
@@ -42,16 +62,66 @@ type Read = fn(&Consuming) -> u64;
 
 /// Counters and gauges per subscription: name, kind, help, value.
 const PER_SUBSCRIPTION: [(&str, &str, &str, Read); 10] = [
-    ("fanfare_deliveries_total", "counter", "Deliveries received.", |c| c.received.get()),
-    ("fanfare_settlements_refused_total", "counter", "Settlements refused because the lease was over or another settled before.", |c| c.refused.get()),
-    ("fanfare_leases_lost_total", "counter", "Leases that ended although we tried to extend them.", |c| c.leases_lost.get()),
-    ("fanfare_leases_extended_total", "counter", "Leases extended.", |c| c.extended.get()),
-    ("fanfare_handler_panics_total", "counter", "Handlers that panicked.", |c| c.panics.get()),
-    ("fanfare_handler_timeouts_total", "counter", "Handlers that ran out of time.", |c| c.timeouts.get()),
-    ("fanfare_unhandled_total", "counter", "Events that no route matched.", |c| c.unhandled.get()),
-    ("fanfare_receive_errors_total", "counter", "Failed attempts to reach the backend.", |c| c.errors.get()),
-    ("fanfare_handlers_running", "gauge", "Handlers that run now.", |c| c.running.get()),
-    ("fanfare_deliveries_held", "gauge", "Deliveries held: waiting to start, running, waiting to be settled.", |c| c.held.get()),
+    (
+        "fanfare_deliveries_total",
+        "counter",
+        "Deliveries received.",
+        |c| c.received.get(),
+    ),
+    (
+        "fanfare_settlements_refused_total",
+        "counter",
+        "Settlements refused because the lease was over or another settled before.",
+        |c| c.refused.get(),
+    ),
+    (
+        "fanfare_leases_lost_total",
+        "counter",
+        "Leases that ended although we tried to extend them.",
+        |c| c.leases_lost.get(),
+    ),
+    (
+        "fanfare_leases_extended_total",
+        "counter",
+        "Leases extended.",
+        |c| c.extended.get(),
+    ),
+    (
+        "fanfare_handler_panics_total",
+        "counter",
+        "Handlers that panicked.",
+        |c| c.panics.get(),
+    ),
+    (
+        "fanfare_handler_timeouts_total",
+        "counter",
+        "Handlers that ran out of time.",
+        |c| c.timeouts.get(),
+    ),
+    (
+        "fanfare_unhandled_total",
+        "counter",
+        "Events that no route matched.",
+        |c| c.unhandled.get(),
+    ),
+    (
+        "fanfare_receive_errors_total",
+        "counter",
+        "Failed attempts to reach the backend.",
+        |c| c.errors.get(),
+    ),
+    (
+        "fanfare_handlers_running",
+        "gauge",
+        "Handlers that run now.",
+        |c| c.running.get(),
+    ),
+    (
+        "fanfare_deliveries_held",
+        "gauge",
+        "Deliveries held: waiting to start, running, waiting to be settled.",
+        |c| c.held.get(),
+    ),
 ];
 
 const OUTCOMES: [(&str, Read); 5] = [
@@ -86,7 +156,11 @@ fn subscriptions(text: &mut Text, telemetry: &Telemetry) {
     }
     let metric = "eventbroker_workers_active";
     text.family(metric, "gauge", "Handlers that run now.");
-    text.sample(metric, "", all.iter().map(|(_, c)| c.running.get()).sum::<u64>());
+    text.sample(
+        metric,
+        "",
+        all.iter().map(|(_, c)| c.running.get()).sum::<u64>(),
+    );
 }
 
 type Status = (&'static str, fn(&Labelled) -> &Counter);
@@ -99,20 +173,27 @@ const STATUSES: [Status; 3] = [
 
 fn labelled(text: &mut Text, telemetry: &Telemetry) {
     let known = telemetry.labelled.load();
-    let mut all: Vec<(Option<&Label>, &Labelled)> = known.iter().map(|(k, v)| (Some(k), &**v)).collect();
+    let mut all: Vec<(Option<&Label>, &Labelled)> =
+        known.iter().map(|(k, v)| (Some(k), &**v)).collect();
     all.sort_by_key(|(label, _)| *label);
     all.push((None, &telemetry.other));
     let labels = |label: Option<&Label>| match label {
         Some(l) => format!("source=\"{}\",type=\"{}\"", escape(&l.source), l.event_type),
         None => "source=\"other\",type=\"other\"".to_owned(),
     };
-    for name in ["fanfare_events_published_total", "eventbroker_events_published_total"] {
+    for name in [
+        "fanfare_events_published_total",
+        "eventbroker_events_published_total",
+    ] {
         text.family(name, "counter", "Events stored.");
         for (label, counters) in &all {
             text.sample(name, &labels(*label), counters.published.get());
         }
     }
-    for name in ["fanfare_events_processed_total", "eventbroker_events_processed_total"] {
+    for name in [
+        "fanfare_events_processed_total",
+        "eventbroker_events_processed_total",
+    ] {
         text.family(name, "counter", "Deliveries by how their attempt ended.");
         for (label, counters) in &all {
             for (status, read) in STATUSES {
@@ -121,8 +202,15 @@ fn labelled(text: &mut Text, telemetry: &Telemetry) {
             }
         }
     }
-    for name in ["fanfare_event_processing_duration_seconds", "eventbroker_event_processing_duration_seconds"] {
-        text.family(name, "histogram", "How long handlers ran, by source and type.");
+    for name in [
+        "fanfare_event_processing_duration_seconds",
+        "eventbroker_event_processing_duration_seconds",
+    ] {
+        text.family(
+            name,
+            "histogram",
+            "How long handlers ran, by source and type.",
+        );
         for (label, counters) in &all {
             text.histogram(name, &labels(*label), &counters.duration);
         }
@@ -162,11 +250,17 @@ impl Text {
             count += n;
             self.sample(&bucket, &format!("{labels}{comma}le=\"{bound}\""), count);
         }
-        self.sample(&format!("{name}_sum"), labels, histogram.sum().as_secs_f64());
+        self.sample(
+            &format!("{name}_sum"),
+            labels,
+            histogram.sum().as_secs_f64(),
+        );
         self.sample(&format!("{name}_count"), labels, count);
     }
 }
 
 fn seconds(micros: u64) -> String {
-    std::time::Duration::from_micros(micros).as_secs_f64().to_string()
+    std::time::Duration::from_micros(micros)
+        .as_secs_f64()
+        .to_string()
 }

@@ -51,7 +51,10 @@ async fn turn(core: &Core, window: &mut Window) -> Result<()> {
     };
     window.adapt(core.clock.now());
     let max = room.min(core.limits.receive_batch);
-    let deliveries = core.consumer().receive(max, core.limits.receive_wait).await?;
+    let deliveries = core
+        .consumer()
+        .receive(max, core.limits.receive_wait)
+        .await?;
     core.succeed();
     if deliveries.len() >= max {
         window.filled = Some(core.clock.now());
@@ -160,7 +163,10 @@ impl Core {
             ..self.spec.clone()
         };
         self.backend.admin().put(&spec).await?;
-        let consumer = self.backend.consume(&spec.name, self.member.clone()).await?;
+        let consumer = self
+            .backend
+            .consume(&spec.name, self.member.clone())
+            .await?;
         tracing::warn!(subscription = %spec.name, %after, "was deleted under us; created again");
         *self.consumer.write() = consumer;
         // The old leases mean nothing to the new subscription.

@@ -143,7 +143,9 @@ impl Worker {
     fn cut_off(&mut self) {
         self.flush();
         let n = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        self.core.cut_off.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        self.core
+            .cut_off
+            .fetch_add(n, std::sync::atomic::Ordering::Relaxed);
         self.core.consuming.running.sub(n);
         self.waiting.clear();
     }

@@ -33,7 +33,9 @@ pub(super) async fn run(core: Arc<Core>) {
         tracing::warn!(subscription = %core.spec.name, %error, "consumer did not close");
     }
     let held = core.held.lock().leases.drain().count();
-    core.consuming.held.sub(u64::try_from(held).unwrap_or(u64::MAX));
+    core.consuming
+        .held
+        .sub(u64::try_from(held).unwrap_or(u64::MAX));
     core.advance(Stage::Ended);
 }
 
@@ -100,8 +102,11 @@ impl Core {
             self.consuming.on_settled(&finished.settlement);
             let attempt = finished.attempt;
             let settlement = &finished.settlement;
-            self.waiters.settled(&self.spec.name, &finished.event, settlement, attempt);
-            let known = labels.take().filter(|(event, _)| same_labels(event, &finished.event));
+            self.waiters
+                .settled(&self.spec.name, &finished.event, settlement, attempt);
+            let known = labels
+                .take()
+                .filter(|(event, _)| same_labels(event, &finished.event));
             let (event, labelled) = known.unwrap_or_else(|| {
                 let labelled = self.telemetry.labelled(&finished.event);
                 (finished.event.clone(), labelled)
