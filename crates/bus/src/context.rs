@@ -11,6 +11,8 @@ tokio::task_local! {
     static CURRENT: Context;
 }
 
+type Values = Vec<(&'static str, Arc<str>)>;
+
 /// What is handed on as it is.
 const INHERITED: [&str; 6] = [
     extension::TRACEPARENT,
@@ -25,7 +27,7 @@ const INHERITED: [&str; 6] = [
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     /// Set by the program; they win over the cause's.
-    values: Option<Arc<Vec<(&'static str, Arc<str>)>>>,
+    values: Option<Arc<Values>>,
     /// The event being handled.
     cause: Option<Event>,
 }
