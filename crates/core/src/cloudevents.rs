@@ -2,10 +2,10 @@
 //! that people type by hand. Data bytes pass through untouched; everything that breaks a rule is
 //! named at once, each with a JSON pointer. Not an HTTP client or server: headers come in as pairs.
 
-mod attribute;
+pub(crate) mod attribute;
 mod json;
-mod members;
-mod payload;
+pub(crate) mod members;
+pub(crate) mod payload;
 mod plain;
 mod write;
 

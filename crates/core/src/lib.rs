@@ -10,6 +10,7 @@ pub mod backend;
 pub mod capability;
 pub mod clock;
 pub mod cloudevents;
+pub mod codec;
 pub mod consumer;
 pub mod data;
 pub mod dead_letter;

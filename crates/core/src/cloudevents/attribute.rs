@@ -13,7 +13,7 @@ use crate::timestamp::Timestamp;
 
 /// Which rules hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// CloudEvents: four required attributes, any extension.
     CloudEvents,
     /// What people type: only a type is required, only known names are allowed.
@@ -45,7 +45,7 @@ impl Form {
     }
 
     /// Notes every required attribute that `given` does not hold.
-    pub(super) fn require(self, builder: &mut EventBuilder, given: impl Fn(&str) -> bool) {
+    pub(crate) fn require(self, builder: &mut EventBuilder, given: impl Fn(&str) -> bool) {
         for name in self.required() {
             if !given(name) {
                 builder.violate(name, format!("{name} is missing"));
@@ -54,7 +54,7 @@ impl Form {
     }
 
     /// Sets one attribute; what is wrong with it is noted in the builder.
-    pub(super) fn set(
+    pub(crate) fn set(
         self,
         mut builder: EventBuilder,
         name: &str,
@@ -161,7 +161,7 @@ impl Form {
 }
 
 /// The value of an attribute on the wire.
-pub(super) enum Value<'a> {
+pub(crate) enum Value<'a> {
     Boolean(bool),
     Integer(i32),
     Text(Cow<'a, str>),
@@ -169,7 +169,7 @@ pub(super) enum Value<'a> {
 
 impl<'a> Value<'a> {
     /// Reads a JSON value; none where it is null, and a sentence where no attribute can hold it.
-    pub(super) fn read(raw: &'a RawValue) -> Result<Option<Self>, &'static str> {
+    pub(crate) fn read(raw: &'a RawValue) -> Result<Option<Self>, &'static str> {
         let json = raw.get();
         match json.as_bytes().first() {
             Some(b'n') => Ok(None),
@@ -189,7 +189,7 @@ impl<'a> Value<'a> {
 }
 
 /// The beginning of a text that came from outside, fit for an error message.
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     let shown: String = text.chars().take(SHOWN).collect();
     shown.escape_debug().to_string()
 }

@@ -14,16 +14,16 @@ const MAX_MEMBERS: usize = 256;
 
 /// The members of an object in the order of the text.
 #[derive(Default)]
-pub(super) struct Members<'a> {
-    pub(super) list: Vec<(Cow<'a, str>, &'a RawValue)>,
+pub(crate) struct Members<'a> {
+    pub(crate) list: Vec<(Cow<'a, str>, &'a RawValue)>,
     /// Names that appear more than once.
-    pub(super) repeated: Vec<String>,
+    pub(crate) repeated: Vec<String>,
     overflow: bool,
 }
 
 impl<'a> Members<'a> {
     /// Parses the whole text as one object.
-    pub(super) fn parse(json: &'a str) -> Result<Self> {
+    pub(crate) fn parse(json: &'a str) -> Result<Self> {
         let members: Self = serde_json::from_str(json).map_err(|e| not_json(&e))?;
         if members.overflow {
             return Err(Error::invalid(
@@ -70,11 +70,11 @@ impl<'de> Visitor<'de> for Object {
 }
 
 /// The items of an array, at most `MAX`.
-pub(super) struct Items<'a, const MAX: usize>(Vec<&'a RawValue>, bool);
+pub(crate) struct Items<'a, const MAX: usize>(Vec<&'a RawValue>, bool);
 
 impl<'a, const MAX: usize> Items<'a, MAX> {
     /// Parses the whole text as one array.
-    pub(super) fn parse(json: &'a str) -> Result<Vec<&'a RawValue>> {
+    pub(crate) fn parse(json: &'a str) -> Result<Vec<&'a RawValue>> {
         let Self(items, overflow) = serde_json::from_str(json).map_err(|e| not_json(&e))?;
         if overflow {
             return Err(Error::new(
@@ -119,10 +119,10 @@ impl<'de, const MAX: usize> Visitor<'de> for Array<MAX> {
 
 /// A string that borrows from the text where it has no escapes.
 #[derive(serde::Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 /// The text of `json`, or an error that says where it is not UTF-8.
-pub(super) fn utf8(json: &[u8]) -> Result<&str> {
+pub(crate) fn utf8(json: &[u8]) -> Result<&str> {
     std::str::from_utf8(json)
         .map_err(|e| Error::invalid("", format!("invalid UTF-8 after byte {}", e.valid_up_to())))
 }

@@ -10,7 +10,7 @@ use super::{MAX_JSON_DEPTH, media_type};
 use crate::data::{Data, DataKind};
 
 /// Reads the member `data`: a JSON value as it is, or the string that shows text.
-pub(super) fn from_member(raw: &RawValue, content_type: Option<&str>) -> Result<Data, String> {
+pub(crate) fn from_member(raw: &RawValue, content_type: Option<&str>) -> Result<Data, String> {
     let json = raw.get();
     if content_type.is_none_or(media_type::is_json) {
         check_depth(json)?;
@@ -23,7 +23,7 @@ pub(super) fn from_member(raw: &RawValue, content_type: Option<&str>) -> Result<
 }
 
 /// Reads the member `data_base64`.
-pub(super) fn from_base64(text: &str) -> Result<Data, String> {
+pub(crate) fn from_base64(text: &str) -> Result<Data, String> {
     match STANDARD.decode(text) {
         Ok(bytes) => Ok(Data::binary(bytes)),
         Err(error) => Err(format!("data_base64 is not base64: {error}")),
@@ -31,7 +31,7 @@ pub(super) fn from_base64(text: &str) -> Result<Data, String> {
 }
 
 /// Reads a message body; empty means that there are no data.
-pub(super) fn from_body(body: &[u8], content_type: Option<&str>) -> Result<Option<Data>, String> {
+pub(crate) fn from_body(body: &[u8], content_type: Option<&str>) -> Result<Option<Data>, String> {
     if body.is_empty() {
         return Ok(None);
     }
@@ -56,7 +56,7 @@ pub(super) fn from_body(body: &[u8], content_type: Option<&str>) -> Result<Optio
 
 /// How data of an event with this media type stand in JSON so that they are read back as the same
 /// bytes: JSON only where the media type says so, a string only where it does not.
-pub(super) fn kind_in_json(data: &Data, content_type: Option<&str>) -> DataKind {
+pub(crate) fn kind_in_json(data: &Data, content_type: Option<&str>) -> DataKind {
     let is_json = content_type.is_none_or(media_type::is_json);
     match data.kind() {
         DataKind::Json if is_json => DataKind::Json,

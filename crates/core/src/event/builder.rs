@@ -239,6 +239,19 @@ impl EventBuilder {
         self.violations.extend_from_slice(error.violations());
     }
 
+    /// How many violations were noted so far.
+    pub(crate) fn violations(&self) -> usize {
+        self.violations.len()
+    }
+
+    /// Lets every violation noted since there were `before` point to `pointer`, for forms that call
+    /// the attribute by another name.
+    pub(crate) fn point_since(&mut self, before: usize, pointer: &str) {
+        for violation in self.violations.iter_mut().skip(before) {
+            pointer.clone_into(&mut violation.pointer);
+        }
+    }
+
     fn check_text(&mut self, name: &str, value: &str) {
         if value.is_empty() {
             self.violate(name, format!("{name} is empty"));
