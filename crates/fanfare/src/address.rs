@@ -2,6 +2,7 @@
 //! here, understood in [`registry`](crate::registry). Whatever shows an address hides credentials.
 
 use std::fmt;
+use std::str::FromStr;
 
 use fanfare_core::{Error, Result};
 
@@ -69,6 +70,17 @@ impl Address {
             .iter()
             .position(|(known, _)| known == name)?;
         Some(self.parameters.remove(at).1)
+    }
+
+    /// Takes a whole number out.
+    pub fn take_number<T: FromStr>(&mut self, name: &str) -> Result<Option<T>> {
+        let Some(text) = self.take(name) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| {
+            let detail = format!("`{name}` in a backend URL is a whole number");
+            Error::invalid("/backend", detail)
+        })
     }
 
     /// Takes the stream out, or the default one.

@@ -2,10 +2,31 @@
 //!
 //! [`connect`] opens a bus on a backend chosen by URL. Everything else is re-exported from the
 //! crates below: the words and the contract from [`core`], the runtime from [`bus`]. Nothing is
-//! implemented here but configuration and the list of backends.
+//! implemented here but configuration files and the list of backends.
+
+use std::sync::Arc;
+
+use fanfare_core::Result;
+use fanfare_core::backend::Backend;
 
 pub mod address;
 pub mod config;
+pub mod prelude;
+pub mod registry;
 
 pub use fanfare_bus as bus;
+pub use fanfare_bus::Bus;
 pub use fanfare_core as core;
+pub use fanfare_macros::Event;
+
+/// Opens a bus with the default options on the backend at `url`: `sqlite:DIR` or `memory:`, with
+/// `?stream=NAME`. For other options give [`backend`]'s answer to
+/// [`Bus::builder`](fanfare_bus::Bus::builder).
+pub async fn connect(url: &str) -> Result<Bus> {
+    Bus::builder(backend(url).await?).build()
+}
+
+/// Opens the backend at `url`.
+pub async fn backend(url: &str) -> Result<Arc<dyn Backend>> {
+    registry::open(address::Address::parse(url)?).await
+}

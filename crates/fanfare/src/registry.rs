@@ -1,0 +1,104 @@
+//! The only list of backends: one line each. A line names the scheme of its URLs and says how an
+//! address becomes a backend; everything else about a backend is its own crate's.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use fanfare_core::backend::Backend;
+use fanfare_core::{Error, ErrorKind, Result};
+use fanfare_memory::{MemoryBackend, MemoryConfig};
+
+use crate::address::Address;
+
+/// The most bytes of data in one event that the embedded backends take; the bus has its own, lower
+/// limit.
+const MAX_DATA_BYTES: usize = 16 << 20;
+
+type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
+
+/// One backend.
+#[derive(Debug)]
+struct Entry {
+    scheme: &'static str,
+    example: &'static str,
+    open: fn(Address) -> Opening,
+}
+
+const BACKENDS: [Entry; 1] = [Entry {
+    scheme: "memory",
+    example: "memory:",
+    open: |address| Box::pin(async { memory(address) }),
+}];
+
+/// What a URL of each backend looks like.
+pub fn examples() -> impl Iterator<Item = &'static str> {
+    BACKENDS.iter().map(|entry| entry.example)
+}
+
+/// Opens the backend at `address`.
+pub async fn open(address: Address) -> Result<Arc<dyn Backend>> {
+    let found = BACKENDS
+        .iter()
+        .find(|entry| entry.scheme == address.scheme());
+    if let Some(entry) = found {
+        return (entry.open)(address).await;
+    }
+    let known: Vec<_> = examples().collect();
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "this build has no backend `{}:`; it has {}",
+            address.scheme().escape_debug(),
+            known.join(" and ")
+        ),
+    ))
+}
+
+/// `memory:?max_events=N&max_bytes=N`; every opening is a stream of its own.
+fn memory(mut address: Address) -> Result<Arc<dyn Backend>> {
+    if !address.path().is_empty() {
+        return Err(Error::invalid(
+            "/backend",
+            "a memory: URL has nothing behind the colon",
+        ));
+    }
+    let mut config = MemoryConfig {
+        max_data_bytes: MAX_DATA_BYTES,
+        ..MemoryConfig::default()
+    };
+    address.take_stream()?;
+    if let Some(events) = address.take_number("max_events")? {
+        config.max_events = events;
+    }
+    if let Some(bytes) = address.take_number("max_bytes")? {
+        config.max_bytes = bytes;
+    }
+    address.finish()?;
+    Ok(MemoryBackend::open(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open_url(url: &str) -> Result<Arc<dyn Backend>> {
+        open(Address::parse(url)?).await
+    }
+
+    #[tokio::test]
+    async fn a_url_opens_its_backend() {
+        let backend = open_url("memory:?max_events=10").await.unwrap();
+        assert_eq!(backend.capabilities().backend, "memory");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_opened_says_why() {
+        let error = open_url("kafka://ada:hunter2@host").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(!error.to_string().contains("hunter2"));
+        for url in ["memory:x", "memory:?max_events=many", "memory:?x=1"] {
+            let error = open_url(url).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
+        }
+    }
+}
