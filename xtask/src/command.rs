@@ -65,7 +65,8 @@ pub(crate) fn output(mut command: Command) -> Result<String> {
     }
 }
 
-fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
+/// What the child prints, line by line; the channel ends when it does.
+pub(crate) fn lines_of(child: &mut Child) -> mpsc::Receiver<String> {
     let (send, receive) = mpsc::sync_channel(LINES);
     if let Some(stdout) = child.stdout.take() {
         thread::spawn(move || {

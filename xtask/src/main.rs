@@ -7,7 +7,9 @@
 )]
 
 mod brokers;
+mod chaos;
 mod command;
+mod json;
 mod suite;
 mod tidy;
 
@@ -22,7 +24,11 @@ usage: cargo xtask <task>
 
   test     everything that must hold before a change lands: formatting, clippy, tidy,
            all tests, a minute of chaos; needs the brokers' Debian packages
-  tidy     the rules of the house that no compiler checks";
+  tidy     the rules of the house that no compiler checks
+  chaos BACKEND [--kills N] [--cuts N] [--seconds N] [--resume]
+        [--debug] [--binary PATH]
+           kills a server and cuts its power at random moments and compares what it acknowledged
+           with what it holds; BACKEND is sqlite, or memory to see the comparison fail";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -30,6 +36,8 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["test"] => return suite::run(),
         ["tidy"] => tidy::run(),
+        ["chaos", options @ ..] => chaos::run(options),
+        ["chaos-checker", record, seed] => chaos::check(record, seed),
         _ => Err(USAGE.into()),
     };
     match done {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::command::{self, Watchdog};
-use crate::{Result, brokers, tidy};
+use crate::{Result, brokers, chaos, tidy};
 
 /// Compiling everything on two slow cores included.
 const STEP_LIMIT: Duration = Duration::from_mins(40);
@@ -24,12 +24,13 @@ struct Outcome {
 
 type Step = (&'static str, fn() -> Result<Outcome>);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     ("brokers", brokers),
     ("formatting", formatting),
     ("clippy", clippy),
     ("tidy", house),
     ("tests", tests),
+    ("chaos", chaos),
 ];
 
 /// Runs every step and prints the summary.
@@ -131,6 +132,23 @@ fn tests() -> Result<Outcome> {
     }
     outcome.note = format!("{} tests", outcome.passed + outcome.failed);
     Ok(outcome)
+}
+
+/// A minute of it; the long campaigns are a command of their own.
+fn chaos() -> Result<Outcome> {
+    let report = chaos::for_a_minute()?;
+    for line in report.lines.iter().chain(&report.broken) {
+        println!("{line}");
+    }
+    let kinds = report.lines.len() as u64;
+    let failed = u64::from(report.breaches > 0);
+    Ok(Outcome {
+        passed: kinds.saturating_sub(failed),
+        failed,
+        not_allowed: report.not_allowed,
+        note: format!("{} breaches", report.breaches),
+        ..Outcome::default()
+    })
 }
 
 /// Adds up `test result: ok. 12 passed; 0 failed; 1 ignored; ...`.

@@ -1,0 +1,180 @@
+//! The checker: a process of its own that is never killed. It runs the clients, keeps the record,
+//! and gives the verdict. It is told by lines on stdin when there is a server and when it is gone;
+//! it answers each with a line on stdout.
+//!
+//! ```text
+//! up ADDRESS      -> ready                       the first good answer came; clients run
+//! down MOMENT     -> landed PUBLISHES SETTLEMENTS   in flight at MOMENT and never answered
+//! judge ADDRESS   -> {verdict}                   everything settled, compared
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write, stdin, stdout};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::chance;
+use super::http::{Answer, Http};
+use super::judge::{Balance, Held, Verdict, judge};
+use super::load::{Load, SUBSCRIPTIONS};
+use super::record::{self, Entry, Record};
+use crate::Result;
+use crate::command::Watchdog;
+use crate::json::At;
+
+/// How long a delivery is ours; what a death leaves leased comes back after that.
+const LEASE: Duration = Duration::from_millis(500);
+/// How long settling everything may take.
+const DRAIN: Duration = Duration::from_mins(1);
+/// Between two looks at the audit while draining.
+const LOOK: Duration = Duration::from_millis(20);
+/// Events in one page of history.
+const PAGE: usize = 1_000;
+
+/// Serves the commands on stdin until it ends. `path` is the record's.
+pub(crate) fn serve(path: &Path, seed: u64) -> Result {
+    let load = Load::new(Record::create(path)?);
+    std::thread::scope(|scope| {
+        load.start(scope, seed);
+        let done = commands(&load, path);
+        load.end();
+        done
+    })
+}
+
+fn commands(load: &Load, path: &Path) -> Result {
+    let mut created = false;
+    for line in stdin().lock().lines() {
+        let line = line?;
+        let answer = match line.split_once(' ') {
+            Some(("up", address)) => {
+                subscribe(load, address, &mut created)?;
+                load.run(address);
+                "ready".to_owned()
+            }
+            Some(("down", moment)) => {
+                let landed = load.park(moment.parse()?)?;
+                load.record.add(&[Entry::Down])?;
+                load.record.sync()?;
+                format!("landed {} {}", landed.publishes, landed.settlements)
+            }
+            Some(("judge", address)) => serde_json::to_string(&conclude(load, path, address)?)?,
+            _ => return Err(format!("not a command: {line}").into()),
+        };
+        let mut stdout = stdout().lock();
+        writeln!(stdout, "{answer}")?;
+        stdout.flush()?;
+    }
+    Ok(())
+}
+
+/// Makes sure that both subscriptions are there; once made they must never be new again.
+fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
+    let mut http = Http::connect(address)?;
+    let body = json!({
+        "pattern": "chaos.**",
+        "start": "earliest",
+        "lease": format!("{}ms", LEASE.as_millis()),
+        "retry": { "max_attempts": 1_000 },
+    });
+    for sub in SUBSCRIPTIONS {
+        let path = format!("/v1/subscriptions/{sub}");
+        let answer = http.call("PUT", &path, "application/json", &body.to_string());
+        let answer = good(answer, &path)?;
+        if *created && answer.status == 201 {
+            load.wrong(&format!("the subscription {sub} was lost"));
+        }
+    }
+    *created = true;
+    Ok(())
+}
+
+/// Settles everything, then compares the synced record with what the server holds.
+fn conclude(load: &Load, path: &Path, address: &str) -> Result<Verdict> {
+    load.drain(address);
+    let mut http = Http::connect(address)?;
+    let watch = Watchdog::over(DRAIN);
+    let mut last = audit(&mut http)?;
+    while last.1.values().any(|balance| balance.unsettled > 0) && !watch.left().is_zero() {
+        chance::pause(LOOK);
+        last = audit(&mut http)?;
+    }
+    load.park(chance::now())?;
+    load.record.sync()?;
+    let (audit_ok, audit) = audit(&mut http)?;
+    let held = Held {
+        history: history(&mut http)?,
+        audit,
+        audit_ok,
+    };
+    let lease = u64::try_from(LEASE.as_micros())?;
+    Ok(judge(&record::read(path)?, &held, lease))
+}
+
+fn audit(http: &mut Http) -> Result<(bool, BTreeMap<String, Balance>)> {
+    let answer = good(http.get("/v1/audit"), "/v1/audit")?;
+    // One that the audit does not know counts as empty, so that its events are missed.
+    let mut audit: BTreeMap<String, Balance> = SUBSCRIPTIONS
+        .into_iter()
+        .map(|sub| (sub.to_owned(), Balance::default()))
+        .collect();
+    for item in answer
+        .body
+        .at("subscriptions")
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let count = |name: &str| item.at(name).as_u64().unwrap_or(u64::MAX);
+        let name = item.at("name").as_str().unwrap_or_default().to_owned();
+        let balance = Balance {
+            published: count("published"),
+            acknowledged: count("acknowledged"),
+            dropped: count("dropped"),
+            dead: count("dead"),
+            unsettled: count("in_flight").saturating_add(count("waiting")),
+        };
+        audit.insert(name, balance);
+    }
+    Ok((*answer.body.at("ok") == true, audit))
+}
+
+fn history(http: &mut Http) -> Result<Vec<(String, String)>> {
+    let mut history = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let path = format!("/v1/events?limit={PAGE}{cursor}");
+        let page = good(http.get(&path), &path)?.body;
+        for item in page.at("events").as_array().into_iter().flatten() {
+            let id = item.at("event/id").as_str().unwrap_or_default();
+            let position = item.at("position").as_str().unwrap_or_default();
+            history.push((id.to_owned(), position.to_owned()));
+        }
+        match page.at("next").as_str() {
+            Some(next) => cursor = format!("&cursor={}", escaped(next)),
+            None => return Ok(history),
+        }
+    }
+}
+
+fn good(answer: std::result::Result<Answer, super::http::Failure>, path: &str) -> Result<Answer> {
+    match answer {
+        Ok(answer) if answer.is_good() => Ok(answer),
+        Ok(answer) => Err(format!("{path} was answered {} {}", answer.status, answer.body).into()),
+        Err(failure) => Err(format!("{path} was not answered: {failure:?}").into()),
+    }
+}
+
+/// Percent-encoded for a query.
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,222 @@
+//! The judge must be able to say no: a good record passes, and each way of breaking a promise,
+//! written into the record or into what the server holds, is found.
+
+use super::*;
+
+const LEASE: u64 = 500_000;
+const ID: &str = "event-1";
+
+fn intent() -> Entry {
+    Entry::Intent { id: ID.into() }
+}
+
+fn acked(duplicate: bool) -> Entry {
+    Entry::Acked {
+        id: ID.into(),
+        position: "7".into(),
+        duplicate,
+    }
+}
+
+fn delivered(token: &str, attempt: u32, since: u64, at: u64) -> Entry {
+    Entry::Delivered {
+        sub: "s".into(),
+        id: ID.into(),
+        token: token.into(),
+        attempt,
+        since,
+        asked: at - 1_000,
+        at,
+    }
+}
+
+fn settling(token: &str, outcome: Outcome, at: u64) -> Entry {
+    Entry::Settling {
+        sub: "s".into(),
+        token: token.into(),
+        outcome,
+        at,
+    }
+}
+
+fn settled(token: &str, said: Said) -> Entry {
+    Entry::Settled {
+        sub: "s".into(),
+        token: token.into(),
+        said,
+    }
+}
+
+fn adrift(token: &str) -> Entry {
+    Entry::Adrift {
+        sub: "s".into(),
+        token: token.into(),
+    }
+}
+
+/// Published, delivered, acknowledged: lines 1 to 5.
+fn whole_life() -> Vec<Entry> {
+    vec![
+        intent(),
+        acked(false),
+        delivered("t1", 1, 2, 10_000),
+        settling("t1", Outcome::Ack, 11_000),
+        settled("t1", Said::Done),
+    ]
+}
+
+fn held() -> Held {
+    let balance = Balance {
+        published: 1,
+        acknowledged: 1,
+        ..Balance::default()
+    };
+    Held {
+        history: vec![(ID.into(), "7".into())],
+        audit: [("s".into(), balance)].into(),
+        audit_ok: true,
+    }
+}
+
+#[track_caller]
+fn holds(record: &[Entry]) {
+    let verdict = judge(record, &held(), LEASE);
+    assert_eq!(verdict.broken, Vec::<String>::new());
+}
+
+#[track_caller]
+fn breaks(record: &[Entry], held: &Held, what: &str) {
+    let broken = judge(record, held, LEASE).broken;
+    assert!(broken.iter().any(|said| said.contains(what)), "{broken:?}");
+}
+
+#[test]
+fn a_whole_life_holds() {
+    holds(&whole_life());
+}
+
+#[test]
+fn an_acknowledged_event_that_is_not_there_is_lost() {
+    let mut without = held();
+    without.history.clear();
+    breaks(&whole_life(), &without, "LOST");
+}
+
+#[test]
+fn an_event_that_was_never_published_is_invented() {
+    let mut with = held();
+    with.history.push(("stranger".into(), "8".into()));
+    breaks(&whole_life(), &with, "never published");
+    let unknown = vec![delivered("t1", 1, 0, 10_000)];
+    breaks(&unknown, &held(), "delivered but never published");
+}
+
+#[test]
+fn an_event_is_stored_once() {
+    let mut twice = held();
+    twice.history.push((ID.into(), "8".into()));
+    breaks(&whole_life(), &twice, "twice in the history");
+    let mut record = whole_life();
+    record.insert(2, acked(false));
+    breaks(&record, &held(), "stored again");
+    breaks(&[intent(), acked(true)], &held(), "duplicate of nothing");
+}
+
+#[test]
+fn doubt_allows_a_duplicate_answer() {
+    let mut record = whole_life();
+    record.insert(1, Entry::InDoubt { id: ID.into() });
+    record[2] = acked(true);
+    holds(&record);
+}
+
+#[test]
+fn what_is_settled_does_not_come_again() {
+    let mut record = whole_life();
+    record.push(delivered("t2", 1, 5, 20_000));
+    breaks(&record, &held(), "after it was settled");
+}
+
+#[test]
+fn a_settlement_that_the_server_did_not_answer_may_come_again() {
+    let record = [
+        intent(),
+        acked(false),
+        delivered("t1", 1, 2, 10_000),
+        settling("t1", Outcome::Ack, 11_000),
+        adrift("t1"),
+        Entry::Down,
+        delivered("t2", 1, 6, 20_000),
+        settling("t2", Outcome::Ack, 21_000),
+        settled("t2", Said::Done),
+    ];
+    holds(&record);
+    // Nor is it a loss when it does not: it may have counted.
+    holds(&record[..6]);
+    assert_eq!(judge(&record, &held(), LEASE).redelivered, 1);
+}
+
+#[test]
+fn a_delivery_has_one_owner() {
+    let mut record = whole_life();
+    record.insert(3, delivered("t2", 1, 2, 12_000));
+    breaks(&record, &held(), "while another delivery");
+    let after_the_lease = delivered("t2", 1, 2, 10_000 + LEASE);
+    record[3] = after_the_lease;
+    holds(&record);
+}
+
+#[test]
+fn a_retry_comes_back_when_due_with_the_next_attempt() {
+    let retry = |attempt, at| {
+        vec![
+            intent(),
+            acked(false),
+            delivered("t1", 1, 2, 10_000),
+            settling("t1", Outcome::Retry(50_000), 11_000),
+            settled("t1", Said::Done),
+            delivered("t2", attempt, 5, at),
+            settling("t2", Outcome::Ack, 99_000),
+            settled("t2", Said::Done),
+        ]
+    };
+    holds(&retry(2, 61_500));
+    breaks(&retry(2, 30_000), &held(), "too early");
+    breaks(&retry(1, 61_500), &held(), "same attempt");
+    breaks(&retry(2, 61_500)[..5], &held(), "never settled");
+}
+
+#[test]
+fn each_kept_event_reaches_the_subscription() {
+    breaks(&whole_life()[..2], &held(), "never delivered");
+    breaks(&whole_life()[..3], &held(), "never settled");
+}
+
+#[test]
+fn the_audit_agrees_with_the_record() {
+    let mut bad = held();
+    bad.audit_ok = false;
+    breaks(&whole_life(), &bad, "breach");
+    let with = |change: fn(&mut Balance)| {
+        let mut held = held();
+        held.audit.values_mut().for_each(change);
+        held
+    };
+    breaks(&whole_life(), &with(|b| b.published = 2), "in the audit");
+    breaks(
+        &whole_life(),
+        &with(|b| b.acknowledged = 0),
+        "0 acknowledged",
+    );
+    breaks(&whole_life(), &with(|b| b.dead = 1), "1 dead");
+    breaks(&whole_life(), &with(|b| b.unsettled = 1), "unsettled");
+}
+
+#[test]
+fn what_a_client_saw_go_wrong_counts() {
+    let mut record = whole_life();
+    record.push(Entry::Wrong {
+        what: "other bytes".into(),
+    });
+    breaks(&record, &held(), "other bytes");
+}
