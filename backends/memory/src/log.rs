@@ -22,7 +22,8 @@ pub(crate) struct Log {
     dense: VecDeque<Slot>,
     /// The position before the first of `dense`.
     below: u64,
-    identities: HashTable<u64>,
+    /// Hash and position: growing must not touch the events.
+    identities: HashTable<(u64, u64)>,
     hasher: DefaultHashBuilder,
     bytes: usize,
 }
@@ -54,39 +55,27 @@ impl Log {
         }
     }
 
-    /// The position of the event with the same source and id.
-    pub(crate) fn find(&self, event: &Event) -> Option<u64> {
-        let same = |position: &u64| {
-            self.get(*position)
-                .is_some_and(|slot| same_identity(&slot.event, event))
+    /// The position of the event with the same source and id, or the hash to append it with.
+    pub(crate) fn find(&self, event: &Event) -> Result<u64, u64> {
+        let hash = self.hash(event);
+        let same = |(stored, position): &(u64, u64)| {
+            *stored == hash
+                && self
+                    .get(*position)
+                    .is_some_and(|slot| same_identity(&slot.event, event))
         };
-        self.identities.find(self.hash(event), same).copied()
+        self.identities
+            .find(hash, same)
+            .map(|(_, position)| *position)
+            .ok_or(hash)
     }
 
-    pub(crate) fn append(&mut self, event: Event, recorded: Timestamp) -> u64 {
+    pub(crate) fn append(&mut self, event: Event, hash: u64, recorded: Timestamp) -> u64 {
         self.bytes += event.size();
-        let hash = self.hash(&event);
         self.dense.push_back(Slot { event, recorded });
         let position = self.head();
-        let Self {
-            identities,
-            old,
-            dense,
-            below,
-            hasher,
-            ..
-        } = self;
-        identities.insert_unique(hash, position, |position| {
-            let slot = match position.checked_sub(*below + 1) {
-                Some(index) => usize::try_from(index)
-                    .ok()
-                    .and_then(|index| dense.get(index)),
-                None => old.get(position),
-            };
-            slot.map_or(0, |slot| {
-                hasher.hash_one((slot.event.source(), slot.event.id()))
-            })
-        });
+        self.identities
+            .insert_unique(hash, (hash, position), |(hash, _)| *hash);
         position
     }
 
@@ -152,7 +141,7 @@ impl Log {
     fn forget(&mut self, event: &Event, position: u64) {
         self.bytes -= event.size();
         let hash = self.hash(event);
-        if let Ok(entry) = self.identities.find_entry(hash, |p| *p == position) {
+        if let Ok(entry) = self.identities.find_entry(hash, |(_, p)| *p == position) {
             entry.remove();
         }
     }

@@ -39,12 +39,15 @@ impl Inner {
                 format!("data above {limit} bytes"),
             ));
         }
-        if let Some(position) = self.log.find(event) {
-            return Ok(Published {
-                position: Some(position.into()),
-                duplicate: true,
-            });
-        }
+        let hash = match self.log.find(event) {
+            Ok(first) => {
+                return Ok(Published {
+                    position: Some(first.into()),
+                    duplicate: true,
+                });
+            }
+            Err(hash) => hash,
+        };
         while self.log.len() >= config.max_events
             || self.log.bytes() + event.size() > config.max_bytes
         {
@@ -55,7 +58,7 @@ impl Inner {
                 ));
             }
         }
-        let position = self.log.append(event.clone(), recorded);
+        let position = self.log.append(event.clone(), hash, recorded);
         Ok(Published {
             position: Some(position.into()),
             duplicate: false,
