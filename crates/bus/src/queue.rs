@@ -91,13 +91,11 @@ impl Queue {
         self.state.lock().closed = true;
         self.closing.store(true, Ordering::Release);
         self.wake.notify_one();
-        let mut ended = self.ended.subscribe();
-        let end = pin!(ended.wait_for(|ended| *ended));
+        let end = pin!(raised(&self.ended));
         let timeout = pin!(self.sender.clock().sleep_until(deadline));
         if let Either::Right(_) = select(end, timeout).await {
             self.abandon();
-            // The task notices at its next turn; the sender lives in `self`.
-            let _ = self.ended.subscribe().wait_for(|ended| *ended).await;
+            raised(&self.ended).await;
         }
         self.state.lock().failures.clone()
     }
@@ -121,7 +119,6 @@ impl Queue {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut abandoned = self.abandoned.subscribe();
         loop {
             let batch = self.take();
             if batch.is_empty() {
@@ -132,7 +129,7 @@ impl Queue {
                 continue;
             }
             let sending = pin!(self.send(&batch));
-            let given_up = pin!(abandoned.wait_for(|given_up| *given_up));
+            let given_up = pin!(raised(&self.abandoned));
             if let Either::Right(_) = select(sending, given_up).await {
                 break;
             }
@@ -194,4 +191,9 @@ impl Queue {
             self.fail(event, &error);
         }
     }
+}
+
+/// Completes when `flag` is set. Whoever calls holds its sender, so waiting cannot fail.
+async fn raised(flag: &watch::Sender<bool>) {
+    let _ = flag.subscribe().wait_for(|set| *set).await;
 }

@@ -1,0 +1,16 @@
+//! The bus on the in-memory backend, promise by promise. Time is moved by hand; what happens on
+//! other tasks is waited for by signals.
+
+#[path = "bus/harness.rs"]
+mod harness;
+
+#[path = "bus/context.rs"]
+mod context;
+#[path = "bus/failing.rs"]
+mod failing;
+#[path = "bus/publishing.rs"]
+mod publishing;
+#[path = "bus/shutdown.rs"]
+mod shutdown;
+#[path = "bus/subscribing.rs"]
+mod subscribing;
