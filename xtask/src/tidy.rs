@@ -42,7 +42,7 @@ pub(crate) fn run() -> Result {
 
 fn breaches() -> Result<Vec<String>> {
     let sources = sources()?;
-    let mut breaches = law::check(&sources)?;
+    let mut breaches = law::check()?;
     breaches.extend(sources.iter().flat_map(files::check));
     breaches.extend(promises::check(&sources));
     Ok(breaches)
