@@ -1,9 +1,11 @@
 //! The rules of the house that no compiler checks: who may import whom, how a file opens and how
-//! long it may be, where metric names live, that each promise has its tests. Runs as a test too.
+//! long it may be, where metric names live, that documents point to what is there, that each promise
+//! has its cases. Runs as a test too.
 //! Not a linter of style: that is rustfmt and clippy.
 
 mod files;
 mod law;
+mod links;
 mod promises;
 
 use std::fs;
@@ -44,6 +46,7 @@ fn breaches() -> Result<Vec<String>> {
     let sources = sources()?;
     let mut breaches = law::check()?;
     breaches.extend(sources.iter().flat_map(files::check));
+    breaches.extend(sources.iter().flat_map(|source| links::check(source, root())));
     breaches.extend(promises::check(&sources));
     Ok(breaches)
 }
