@@ -8,7 +8,7 @@ use super::Source;
 const PLACES: [&str; 6] = ["crates/", "backends/", "bench/", "docs/", "xtask/", ".ci/"];
 
 pub(super) fn check(source: &Source, root: &Path) -> Vec<String> {
-    if !source.path.ends_with(".md") {
+    if !source.is("md") {
         return Vec::new();
     }
     let here = Path::new(&source.path).parent().unwrap_or(Path::new(""));
@@ -48,7 +48,10 @@ mod tests {
 
     #[test]
     fn a_dead_link_is_found() {
-        assert_eq!(breaches("[here](../README.md#x), [there](https://example.com/)"), 0);
+        assert_eq!(
+            breaches("[here](../README.md#x), [there](https://example.com/)"),
+            0
+        );
         assert_eq!(breaches("`xtask/src/main.rs`, `crates/x y`, `fanfare`"), 0);
         assert_eq!(breaches("[gone](gone.md) and `crates/gone.rs`"), 2);
     }
