@@ -122,7 +122,7 @@ impl Stage {
     /// None when there is no handler.
     fn poll(&mut self, request: &Request, cx: &mut TaskContext<'_>) -> Option<Poll<Outcome>> {
         if let Self::New(call) = self {
-            *self = Self::Answering(call.call(request.clone()));
+            *self = Self::Answering(call.call(request));
         }
         match self {
             Self::Answering(future) => Some(Pin::new(future).poll(cx)),

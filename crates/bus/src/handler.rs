@@ -207,7 +207,7 @@ impl_handler!(A a, B b, C c, D d, E e, G g, H h, I i);
 
 /// A handler whose arguments are forgotten.
 pub(crate) trait Call: Send + Sync {
-    fn call(&self, request: Request) -> BoxFuture<'static, Outcome>;
+    fn call(&self, request: &Request) -> BoxFuture<'static, Outcome>;
     fn check(&self, states: &States) -> Result<()>;
 }
 
@@ -224,8 +224,8 @@ struct Erased<H, Args> {
 }
 
 impl<Args: 'static, H: Handler<Args>> Call for Erased<H, Args> {
-    fn call(&self, request: Request) -> BoxFuture<'static, Outcome> {
-        self.handler.call(&request)
+    fn call(&self, request: &Request) -> BoxFuture<'static, Outcome> {
+        self.handler.call(request)
     }
 
     fn check(&self, states: &States) -> Result<()> {
@@ -256,7 +256,7 @@ impl Service<Request> for HandlerService {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        futures::FutureExt::map(self.0.call(request), Ok as fn(Outcome) -> _)
+        futures::FutureExt::map(self.0.call(&request), Ok as fn(Outcome) -> _)
     }
 }
 
@@ -283,8 +283,8 @@ where
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
 {
-    fn call(&self, request: Request) -> BoxFuture<'static, Outcome> {
-        let answer = self.service.clone().oneshot(request);
+    fn call(&self, request: &Request) -> BoxFuture<'static, Outcome> {
+        let answer = self.service.clone().oneshot(request.clone());
         Box::pin(async move { answer.await.into_outcome() })
     }
 

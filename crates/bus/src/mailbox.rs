@@ -2,36 +2,41 @@
 //! bounds what is in it; emptied by its workers, a few at a time.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 
 use fanfare_core::delivery::Delivery;
 use parking_lot::Mutex;
 
-#[derive(Default)]
-pub(crate) struct Mailbox(Mutex<Inner>);
+pub(crate) struct Mailbox {
+    inner: Mutex<Inner>,
+    /// Set under the lock, read without it.
+    closed: AtomicBool,
+}
 
-#[derive(Default)]
 struct Inner {
     waiting: VecDeque<Delivery>,
     /// By worker; set while it waits.
     wakers: Vec<Option<Waker>>,
-    closed: bool,
 }
 
 impl Mailbox {
     /// For `workers` workers.
     pub(crate) fn new(workers: usize) -> Self {
-        Self(Mutex::new(Inner {
-            wakers: vec![None; workers],
-            ..Inner::default()
-        }))
+        Self {
+            inner: Mutex::new(Inner {
+                waiting: VecDeque::new(),
+                wakers: vec![None; workers],
+            }),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// Adds deliveries and wakes as many waiting workers as can be of use; answers what cannot be
     /// taken any more because it was closed.
     pub(crate) fn push(&self, deliveries: Vec<Delivery>) -> Vec<Delivery> {
-        let mut inner = self.0.lock();
-        if inner.closed {
+        let mut inner = self.inner.lock();
+        if self.is_closed() {
             return deliveries;
         }
         let useful = deliveries.len();
@@ -48,8 +53,8 @@ impl Mailbox {
     }
 
     /// Moves at most `max` deliveries into `into`.
-    pub(crate) fn take(&self, max: usize, into: &mut Vec<Delivery>) {
-        let mut inner = self.0.lock();
+    pub(crate) fn take(&self, max: usize, into: &mut VecDeque<Delivery>) {
+        let mut inner = self.inner.lock();
         let n = max.min(inner.waiting.len());
         into.extend(inner.waiting.drain(..n));
     }
@@ -57,7 +62,7 @@ impl Mailbox {
     /// Arranges for `worker` to be woken by the next delivery; answers whether it has to look
     /// again at once, because there is one already.
     pub(crate) fn wait(&self, worker: usize, waker: &Waker) -> bool {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         if !inner.waiting.is_empty() {
             return true;
         }
@@ -68,13 +73,13 @@ impl Mailbox {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.lock().closed
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Takes no more, wakes every worker, and answers what nobody started.
     pub(crate) fn close(&self) -> VecDeque<Delivery> {
-        let mut inner = self.0.lock();
-        inner.closed = true;
+        let mut inner = self.inner.lock();
+        self.closed.store(true, Ordering::Release);
         let wakers: Vec<Waker> = inner.wakers.iter_mut().filter_map(Option::take).collect();
         let left = std::mem::take(&mut inner.waiting);
         drop(inner);

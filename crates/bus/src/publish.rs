@@ -41,15 +41,30 @@ impl Bus {
         &self,
         events: Vec<Event>,
     ) -> impl Future<Output = Result<Vec<Result<Published>>>> + Send + '_ {
-        let prepared = self.check_batch(&events).map(|()| {
-            let origin = self.origin();
-            let prepare = |event: Event| {
-                let event = event.into_event(&origin)?;
-                self.0.sender.check(&event).map(|()| event)
-            };
-            events.into_iter().map(prepare).collect::<Vec<_>>()
-        });
-        async move { self.0.sender.send_checked(prepared?).await }
+        let checked = self.check_batch(&events).map(|()| self.check_each(events));
+        async move {
+            let (good, refused) = checked?;
+            let mut answers = self.0.sender.send_all(&good).await?;
+            for (index, error) in refused {
+                answers.insert(index.min(answers.len()), Err(error));
+            }
+            Ok(answers)
+        }
+    }
+
+    /// The good events, and why the others are refused, by their place in the batch.
+    fn check_each(&self, events: Vec<Event>) -> (Vec<Event>, Vec<(usize, Error)>) {
+        let origin = self.origin();
+        let mut good = Vec::with_capacity(events.len());
+        let mut refused = Vec::new();
+        for (index, event) in events.into_iter().enumerate() {
+            let event = event.into_event(&origin);
+            match event.and_then(|event| self.0.sender.check(&event).map(|()| event)) {
+                Ok(event) => good.push(event),
+                Err(error) => refused.push((index, error)),
+            }
+        }
+        (good, refused)
     }
 
     /// Completes and checks an event.
@@ -140,36 +155,31 @@ impl Sender {
     /// Sends one checked event.
     pub(crate) async fn send_one(&self, event: &Event) -> Result<Published> {
         let mut answers = self.send(std::slice::from_ref(event)).await?;
-        answers.pop().unwrap_or_else(|| Err(short_answer()))
+        answers.pop().unwrap_or_else(|| Err(wrong_count()))
     }
 
-    /// Sends those that passed their checks; answers for all, in order.
-    pub(crate) async fn send_checked(
-        &self,
-        events: Vec<Result<Event>>,
-    ) -> Result<Vec<Result<Published>>> {
-        let good: Vec<Event> = events.iter().flatten().cloned().collect();
-        let mut sent = Vec::with_capacity(good.len());
-        for chunk in good.chunks(self.call_events) {
+    /// Sends any number of checked events; answers in order.
+    pub(crate) async fn send_all(&self, events: &[Event]) -> Result<Vec<Result<Published>>> {
+        if events.len() <= self.call_events {
+            return self.send(events).await;
+        }
+        let mut sent = Vec::with_capacity(events.len());
+        for chunk in events.chunks(self.call_events) {
             match self.send(chunk).await {
                 Ok(answers) => sent.extend(answers),
-                // What earlier chunks were answered must not be forgotten.
-                Err(error) if good.len() > chunk.len() => {
-                    sent.extend(chunk.iter().map(|_| Err(error.duplicate())));
-                }
-                Err(error) => return Err(error),
+                // What the other chunks were answered must not be forgotten.
+                Err(error) => sent.extend(chunk.iter().map(|_| Err(error.duplicate()))),
             }
         }
-        let mut sent = sent.into_iter();
-        let answer = |event: Result<Event>| {
-            event.and_then(|_| sent.next().unwrap_or_else(|| Err(short_answer())))
-        };
-        Ok(events.into_iter().map(answer).collect())
+        Ok(sent)
     }
 
     /// Sends checked events, at most as many as the backend takes at once. Waits for a backend
     /// that cannot be reached, within the publish timeout.
-    pub(crate) async fn send(&self, events: &[Event]) -> Result<Vec<Result<Published>>> {
+    async fn send(&self, events: &[Event]) -> Result<Vec<Result<Published>>> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
         let started = self.clock.now();
         let deadline = started + self.limits.publish_timeout;
         let mut backoff = Backoff::new(self.limits.reconnect_max);
@@ -187,7 +197,10 @@ impl Sender {
         };
         let took = self.clock.now().since(started);
         self.telemetry.on_publish(events, &answers, took);
-        answers
+        match answers {
+            Ok(answers) if answers.len() != events.len() => Err(wrong_count()),
+            answers => answers,
+        }
     }
 
     /// One call of the backend. Nothing is armed for the deadline unless the call has to wait.
@@ -214,10 +227,7 @@ impl Sender {
     }
 }
 
-fn short_answer() -> Error {
-    Error::new(
-        ErrorKind::Internal,
-        "the backend answered for too few events",
-    )
-    .during("publish")
+fn wrong_count() -> Error {
+    let text = "the backend answered for another number of events";
+    Error::new(ErrorKind::Internal, text).during("publish")
 }

@@ -150,8 +150,7 @@ impl Queue {
     async fn send(&self, batch: &[Event]) {
         let mut left = batch.to_vec();
         for round in 0..=RESENDS {
-            let checked = left.iter().cloned().map(Ok).collect();
-            let answers = match self.sender.send_checked(checked).await {
+            let answers = match self.sender.send_all(&left).await {
                 Ok(answers) => answers,
                 Err(error) => left.iter().map(|_| Err(error.duplicate())).collect(),
             };

@@ -1,108 +1,25 @@
 //! Every metric of the bus: its name, its labels and its counter, as plain atomics. Rendering
 //! them for a scraper is in `telemetry/render.rs`; nothing else in the bus names a metric.
 
+mod instrument;
 mod render;
+mod tally;
+
+pub use instrument::{BUCKET_MICROS, Counter, Gauge, Histogram};
+pub(crate) use tally::Tally;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use fanfare_core::Result;
 use fanfare_core::backend::Published;
-use fanfare_core::delivery::Settlement;
 use fanfare_core::event::Event;
 use fanfare_core::event_type::EventType;
 use fanfare_core::subscription::SubscriptionName;
 use hashbrown::{Equivalent, HashMap};
 use parking_lot::Mutex;
 use serde::Serialize;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds.
-    pub fn add(&self, n: u64) {
-        if n > 0 {
-            self.0.fetch_add(n, Ordering::Relaxed);
-        }
-    }
-
-    /// The sum.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A number that rises and falls.
-#[derive(Debug, Default)]
-pub struct Gauge(AtomicU64);
-
-impl Gauge {
-    /// Adds.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// Takes away.
-    pub fn sub(&self, n: u64) {
-        self.0.fetch_sub(n, Ordering::Relaxed);
-    }
-
-    /// The number now.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The upper bounds of a histogram's buckets, in microseconds; one more bucket is for the rest.
-pub const BUCKET_MICROS: [u64; 15] = [
-    50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 1_000_000,
-    5_000_000, 30_000_000,
-];
-
-/// Durations in fixed buckets.
-#[derive(Debug, Default)]
-pub struct Histogram {
-    buckets: [AtomicU64; BUCKET_MICROS.len() + 1],
-    sum_nanos: AtomicU64,
-}
-
-impl Histogram {
-    /// Counts a duration.
-    pub fn record(&self, took: Duration) {
-        self.record_many(took, 1);
-    }
-
-    /// Counts `n` times the same duration.
-    pub fn record_many(&self, took: Duration, n: u64) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let at = BUCKET_MICROS.partition_point(|bound| *bound < micros);
-        if let Some(bucket) = self.buckets.get(at) {
-            bucket.fetch_add(n, Ordering::Relaxed);
-        }
-        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        self.sum_nanos
-            .fetch_add(nanos.saturating_mul(n), Ordering::Relaxed);
-    }
-
-    /// How many durations fell into each bucket, the rest last.
-    pub fn buckets(&self) -> impl Iterator<Item = u64> {
-        self.buckets.iter().map(|b| b.load(Ordering::Relaxed))
-    }
-
-    /// How many durations were counted.
-    pub fn count(&self) -> u64 {
-        self.buckets().sum()
-    }
-
-    /// The sum of the durations.
-    pub fn sum(&self) -> Duration {
-        Duration::from_nanos(self.sum_nanos.load(Ordering::Relaxed))
-    }
-}
 
 /// Publishing, over all sources and types.
 #[derive(Debug, Default)]
@@ -171,18 +88,6 @@ pub struct Consuming {
     pub held: Gauge,
     /// How long handlers ran.
     pub duration: Histogram,
-}
-
-impl Consuming {
-    pub(crate) fn on_settled(&self, settlement: &Settlement) {
-        match settlement {
-            Settlement::Ack => self.acknowledged.add(1),
-            Settlement::Retry { .. } => self.retried.add(1),
-            Settlement::DeadLetter { .. } => self.dead.add(1),
-            Settlement::Drop => self.dropped.add(1),
-            Settlement::Release => self.released.add(1),
-        }
-    }
 }
 
 /// One subscription's numbers at a moment.
@@ -361,8 +266,7 @@ struct PerLabel {
 impl PerLabel {
     fn add(&mut self, telemetry: &Telemetry, event: &Event, flush: impl Fn(&Labelled, u64)) {
         if let Some((first, n)) = &mut self.current
-            && first.source() == event.source()
-            && first.event_type() == event.event_type()
+            && same_labels(first, event)
         {
             *n += 1;
             return;
@@ -377,4 +281,10 @@ impl PerLabel {
             flush(&labelled, n);
         }
     }
+}
+
+/// Whether two events are counted together.
+pub(crate) fn same_labels(a: &Event, b: &Event) -> bool {
+    (Arc::ptr_eq(a.source(), b.source()) || a.source() == b.source())
+        && a.event_type() == b.event_type()
 }

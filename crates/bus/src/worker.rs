@@ -15,7 +15,7 @@ mod run;
 mod settle;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_core::Result;
@@ -123,6 +123,8 @@ pub(crate) struct Core {
     stage: watch::Sender<Stage>,
     mailbox: Mailbox,
     held: Mutex<Held>,
+    /// Whether anything held is lost: saves a lock per delivery.
+    any_lost: AtomicBool,
     /// There is room for more deliveries.
     room: Notify,
     done: Mutex<Vec<Finished>>,
@@ -202,6 +204,7 @@ impl Core {
             stage: watch::Sender::new(Stage::Running),
             mailbox: Mailbox::new(workers),
             held: Mutex::default(),
+            any_lost: AtomicBool::new(false),
             room: Notify::new(),
             done: Mutex::default(),
             settle: Notify::new(),
@@ -335,6 +338,11 @@ impl Core {
         let n = u64::try_from(finished.len()).unwrap_or(u64::MAX);
         self.released.fetch_add(n, Ordering::Relaxed);
         self.finish(finished);
+    }
+
+    /// Whether somebody else may own a delivery that we hold.
+    fn is_lost(&self, receipt: &Receipt) -> bool {
+        self.any_lost.load(Ordering::Acquire) && self.held.lock().lost.contains(receipt)
     }
 
     /// Hands finished deliveries to the settle loop.

@@ -1,6 +1,7 @@
 //! The bus on the in-memory backend, promise by promise. Time is moved by hand; what happens on
 //! other tasks is waited for by signals.
 
+#[cfg(test)]
 #[path = "bus/harness.rs"]
 mod harness;
 

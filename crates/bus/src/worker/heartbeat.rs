@@ -3,8 +3,9 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use fanfare_core::delivery::{Delivery, Receipt, Settled};
+use fanfare_core::delivery::{Receipt, Settled};
 use futures::future::{Either, select};
 
 use super::{Core, Stage};
@@ -52,16 +53,11 @@ impl Core {
                 Settled::Already => {}
                 Settled::Late | Settled::Unknown => {
                     held.lost.insert(*receipt);
+                    self.any_lost.store(true, Ordering::Release);
                     self.consuming.leases_lost.add(1);
                     tracing::warn!(subscription = %self.spec.name, delivery = %receipt, "lease lost");
                 }
             }
         }
-    }
-
-    /// Whether somebody else may own it now.
-    pub(super) fn is_lost(&self, delivery: &Delivery) -> bool {
-        let held = self.held.lock();
-        !held.lost.is_empty() && held.lost.contains(&delivery.receipt)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fanfare_core::delivery::Delivery;
@@ -173,6 +174,7 @@ impl Core {
         let mut held = self.held.lock();
         let leases = std::mem::take(&mut held.leases);
         held.lost.extend(leases.iter().copied());
+        self.any_lost.store(true, Ordering::Release);
         held.leases = leases;
         Ok(())
     }

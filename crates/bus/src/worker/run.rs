@@ -1,6 +1,7 @@
 //! A worker: polls the handlers of its share. A handler that answers at once costs one poll in
 //! place; only those that wait are kept in a set.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -28,7 +29,8 @@ pub(super) async fn run(core: Arc<Core>, index: usize, slots: usize) {
         index,
         slots,
         waiting: FuturesUnordered::new(),
-        chunk: Vec::with_capacity(CHUNK),
+        alone: core.concurrency == 1,
+        taken: VecDeque::with_capacity(CHUNK),
         finished: Vec::with_capacity(TURN),
     };
     let cut = pin!(core.reached(Stage::Cut));
@@ -44,7 +46,10 @@ struct Worker {
     slots: usize,
     /// Handlers that wait for something.
     waiting: FuturesUnordered<Handling>,
-    chunk: Vec<Delivery>,
+    /// There is no other worker to leave deliveries for.
+    alone: bool,
+    /// Taken from the mailbox, not started.
+    taken: VecDeque<Delivery>,
     finished: Vec<Finished>,
 }
 
@@ -55,28 +60,25 @@ impl Worker {
         let mut now = self.core.clock.now();
         loop {
             self.poll_waiting(cx, &mut budget, &mut now);
-            let free = self.slots.saturating_sub(self.waiting.len());
-            self.core.mailbox.take(free.min(CHUNK), &mut self.chunk);
-            if self.chunk.is_empty() {
-                self.flush();
-                if free > 0 && self.core.mailbox.wait(self.index, cx.waker()) {
-                    continue;
-                }
-                break;
-            }
-            budget = budget.saturating_sub(self.chunk.len());
-            self.start_chunk(cx, &mut now);
+            self.start_some(cx, &mut budget, &mut now);
             if budget == 0 {
                 self.flush();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            self.flush();
+            let full = self.waiting.len() >= self.slots;
+            if full || !self.core.mailbox.wait(self.index, cx.waker()) {
+                break;
+            }
         }
-        if self.waiting.is_empty() && self.core.mailbox.is_closed() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
+        if self.core.mailbox.is_closed() {
+            self.core.release(self.taken.drain(..));
+            if self.waiting.is_empty() {
+                return Poll::Ready(());
+            }
         }
+        Poll::Pending
     }
 
     fn poll_waiting(&mut self, cx: &mut Context<'_>, budget: &mut usize, now: &mut Timestamp) {
@@ -93,15 +95,14 @@ impl Worker {
         }
     }
 
-    /// Starts what was taken. One reading of the clock is the end of a handler and the start of
-    /// the next.
-    fn start_chunk(&mut self, cx: &mut Context<'_>, now: &mut Timestamp) {
-        let mut chunk = std::mem::take(&mut self.chunk);
-        for delivery in chunk.drain(..) {
-            if self.core.is_lost(&delivery) {
-                self.core.release([delivery]);
-                continue;
-            }
+    /// Starts handlers while there are free slots. One reading of the clock is the end of a
+    /// handler and the start of the next.
+    fn start_some(&mut self, cx: &mut Context<'_>, budget: &mut usize, now: &mut Timestamp) {
+        while *budget > 0 && self.waiting.len() < self.slots {
+            let Some(delivery) = self.next() else {
+                return;
+            };
+            *budget -= 1;
             let mut running = self.core.dispatch.start(delivery, *now);
             match self.core.dispatch.poll(&mut running, cx) {
                 Poll::Ready(outcome) => {
@@ -117,7 +118,25 @@ impl Worker {
                 }
             }
         }
-        self.chunk = chunk;
+    }
+
+    /// The next delivery to start; none while draining.
+    fn next(&mut self) -> Option<Delivery> {
+        loop {
+            if self.taken.is_empty() {
+                let free = self.slots - self.waiting.len();
+                let n = if self.alone { CHUNK } else { free.min(CHUNK) };
+                self.core.mailbox.take(n, &mut self.taken);
+            }
+            if self.core.mailbox.is_closed() {
+                return None;
+            }
+            let delivery = self.taken.pop_front()?;
+            if !self.core.is_lost(&delivery.receipt) {
+                return Some(delivery);
+            }
+            self.core.release([delivery]);
+        }
     }
 
     fn finish(&mut self, running: Running, outcome: Outcome, now: Timestamp) {

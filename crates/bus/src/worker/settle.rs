@@ -5,14 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use fanfare_core::delivery::{Receipt, Settled, Settlement};
+use fanfare_core::delivery::{Receipt, Settled};
 use fanfare_core::error::{Result, Status};
 use futures::future::{Either, select};
 
 use super::{Core, Finished, Stage};
 use crate::retry::Backoff;
-use crate::telemetry::Labelled;
-use fanfare_core::event::Event;
+use crate::telemetry::Tally;
 
 pub(super) async fn run(core: Arc<Core>) {
     loop {
@@ -93,35 +92,22 @@ impl Core {
     }
 
     fn count(&self, finished: Vec<Finished>, answers: &[Settled]) {
-        let mut labels: Option<(Event, Arc<Labelled>)> = None;
+        let mut tally = Tally::new(&self.telemetry, &self.consuming);
         for (finished, answer) in finished.into_iter().zip(answers) {
             if *answer != Settled::Done {
                 self.refused(&finished, *answer);
                 continue;
             }
-            self.consuming.on_settled(&finished.settlement);
-            let attempt = finished.attempt;
-            let settlement = &finished.settlement;
+            let Finished {
+                event,
+                attempt,
+                settlement,
+                took,
+                ..
+            } = finished;
             self.waiters
-                .settled(&self.spec.name, &finished.event, settlement, attempt);
-            let known = labels
-                .take()
-                .filter(|(event, _)| same_labels(event, &finished.event));
-            let (event, labelled) = known.unwrap_or_else(|| {
-                let labelled = self.telemetry.labelled(&finished.event);
-                (finished.event.clone(), labelled)
-            });
-            match settlement {
-                Settlement::Ack | Settlement::Drop => labelled.completed.add(1),
-                Settlement::Retry { .. } => labelled.retried.add(1),
-                Settlement::DeadLetter { .. } => labelled.failed.add(1),
-                Settlement::Release => {}
-            }
-            if let Some(took) = finished.took {
-                self.consuming.duration.record(took);
-                labelled.duration.record(took);
-            }
-            labels = Some((event, labelled));
+                .settled(&self.spec.name, &event, &settlement, attempt);
+            tally.add(event, &settlement, took);
         }
     }
 
@@ -138,17 +124,15 @@ impl Core {
 
     /// Leaves out deliveries that somebody else may own now, whatever our handler made of them.
     fn without_lost(&self, finished: Vec<Finished>) -> Vec<Finished> {
-        let (lost, kept): (Vec<_>, Vec<_>) = {
-            let held = self.held.lock();
-            if held.lost.is_empty() {
-                return finished;
-            }
-            finished
-                .into_iter()
-                .partition(|f| held.lost.contains(&f.receipt))
-        };
+        if !self.any_lost.load(Ordering::Acquire) {
+            return finished;
+        }
+        let (lost, kept): (Vec<_>, Vec<_>) = finished
+            .into_iter()
+            .partition(|finished| self.is_lost(&finished.receipt));
         self.forget(lost.iter().map(|f| f.receipt));
-        for finished in &lost {
+        // One that never started has nothing to refuse.
+        for finished in lost.iter().filter(|f| f.took.is_some()) {
             self.refused(finished, Settled::Late);
         }
         kept
@@ -161,6 +145,9 @@ impl Core {
             n += u64::from(held.leases.remove(&receipt));
             held.lost.remove(&receipt);
         }
+        if held.lost.is_empty() {
+            self.any_lost.store(false, Ordering::Release);
+        }
         drop(held);
         self.consuming.held.sub(n);
     }
@@ -172,8 +159,4 @@ fn repeat(answer: Settled) -> Settled {
         Settled::Already => Settled::Done,
         other => other,
     }
-}
-
-fn same_labels(a: &Event, b: &Event) -> bool {
-    a.source() == b.source() && a.event_type() == b.event_type()
 }

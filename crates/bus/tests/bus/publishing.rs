@@ -193,7 +193,7 @@ async fn emitting_runs_local_handlers_in_order_and_stores_nothing() {
                 let tx = tx.clone();
                 async move {
                     tx.send(name).await.unwrap();
-                    if fails { Err("failed") } else { Ok(()) }
+                    (!fails).then_some(()).ok_or("failed")
                 }
             })
             .await
