@@ -1,6 +1,8 @@
 //! Every metric of the bus: its name, its labels and its counter, as plain atomics. Rendering
-//! them for a scraper is in `telemetry/render.rs`; nothing else in the bus names a metric.
+//! them for a scraper is in `telemetry/render.rs`, with the backend's own figures from
+//! `telemetry/backend.rs`; nothing else in the bus names a metric.
 
+mod backend;
 mod instrument;
 mod render;
 mod tally;

@@ -14,7 +14,7 @@ impl Bus {
         publishing(&mut text, telemetry, self.0.queue.len());
         subscriptions(&mut text, telemetry);
         labelled(&mut text, telemetry);
-        text.0
+        text.into_string()
     }
 }
 
@@ -226,14 +226,18 @@ fn escape(value: &str) -> String {
 
 /// The text as it grows. Writing to a `String` cannot fail, so those results are not looked at.
 #[derive(Default)]
-struct Text(String);
+pub(super) struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn into_string(self) -> String {
+        self.0
+    }
+
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
+    pub(super) fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
         let _ = if labels.is_empty() {
             writeln!(self.0, "{name} {value}")
         } else {
