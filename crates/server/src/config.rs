@@ -1,0 +1,98 @@
+//! What a server is told at start. Every limit has its unit in its doc; the command line and the
+//! configuration file fill this in.
+
+use std::time::Duration;
+
+use fanfare::core::timestamp::duration;
+use serde::{Deserialize, Serialize};
+
+/// How a server listens, whom it answers and what it bounds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Address and port; port 0 takes a free one. Default `127.0.0.1:8787`.
+    pub listen: String,
+    /// Host names answered besides `localhost`, `127.0.0.1` and `[::1]`, without port.
+    pub allowed_hosts: Vec<String>,
+    /// Allows to listen on an address that other machines reach, although nothing is
+    /// authenticated.
+    pub insecure: bool,
+    /// The source of events that come without one. Default `/`.
+    pub source: String,
+    /// What is bounded.
+    pub limits: Limits,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8787".into(),
+            allowed_hosts: Vec::new(),
+            insecure: false,
+            source: "/".into(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// Named bounds of the server.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// The largest body of a request that is not a batch, in bytes. Default 1 MiB.
+    pub body_bytes: usize,
+    /// The largest body of a batch, in bytes. Default 8 MiB.
+    pub batch_bytes: usize,
+    /// The most events in a batch. Default 1,000.
+    pub batch_events: usize,
+    /// Open connections; more wait to be accepted. Default 1,024.
+    pub connections: usize,
+    /// Publish requests at work at once; more are answered 429. Default 512.
+    pub publishing: usize,
+    /// Open tails; more are answered 429. Default 256.
+    pub tails: usize,
+    /// Waiting pulls; more are answered 429. Default 512.
+    pub pulls: usize,
+    /// Events read ahead for one tail. Default 256.
+    pub tail_queue: usize,
+    /// How long a tail's queue may stay full before its client is cut off. Default 10 s.
+    #[serde(with = "duration")]
+    pub tail_patience: Duration,
+    /// A tail without events gets a comment this often. Default 15 s.
+    #[serde(with = "duration")]
+    pub tail_heartbeat: Duration,
+    /// The longest wait of a pull. Default 60 s.
+    #[serde(with = "duration")]
+    pub pull_wait: Duration,
+    /// How long a client may take for the head of a request, idle connections included.
+    /// Default 10 s.
+    #[serde(with = "duration")]
+    pub header_timeout: Duration,
+    /// How long a client may pause within a body, sent or received. Default 30 s.
+    #[serde(with = "duration")]
+    pub body_idle: Duration,
+    /// How long requests at work may take once the server shuts down. Default 20 s.
+    #[serde(with = "duration")]
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 1 << 20,
+            batch_bytes: 8 << 20,
+            batch_events: 1_000,
+            connections: 1_024,
+            publishing: 512,
+            tails: 256,
+            pulls: 512,
+            tail_queue: 256,
+            tail_patience: Duration::from_secs(10),
+            tail_heartbeat: Duration::from_secs(15),
+            pull_wait: Duration::from_mins(1),
+            header_timeout: Duration::from_secs(10),
+            body_idle: Duration::from_secs(30),
+            grace: Duration::from_secs(20),
+        }
+    }
+}

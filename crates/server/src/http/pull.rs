@@ -1,0 +1,119 @@
+//! `POST /v1/subscriptions/{name}/pull`: deliveries for clients in any language, by long poll.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use fanfare::core::delivery::Delivery;
+use fanfare::core::error::{Error, Result as CoreResult};
+use fanfare::core::position::Position;
+use fanfare::core::subscription::SubscriptionName;
+use fanfare::core::timestamp::{Timestamp, duration};
+use serde::Serialize;
+
+use crate::app::{App, Slot};
+use crate::http::body::JsonBody;
+use crate::http::held::Held;
+use crate::http::problem::{Code, Problem};
+use crate::http::render;
+use crate::http::route::Route;
+use crate::http::token::Token;
+
+/// Deliveries of one pull unless `max` says otherwise.
+const DEFAULT_MAX: usize = 10;
+/// The most deliveries of one pull.
+const MAX: usize = 1_000;
+
+pub(crate) fn routes() -> Vec<Route> {
+    vec![
+        Route::post("/v1/subscriptions/{name}/pull", pull)
+            .about("Take deliveries, waiting for the first")
+            .segment("name", "the subscription")
+            .body("Pull")
+            .answer(200, "The deliveries; none is normal", "Deliveries")
+            .problems(&[Code::NotFound, Code::Busy]),
+    ]
+}
+
+#[derive(Debug, Serialize)]
+struct Item {
+    delivery: String,
+    attempt: u32,
+    lease_until: Timestamp,
+    position: Position,
+}
+
+async fn pull(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    body: JsonBody,
+) -> Result<Response, Problem> {
+    let name = SubscriptionName::parse(&name)?;
+    let longest = app.config().limits.pull_wait;
+    let mut body = body.object()?;
+    let max = body.take("max", "a whole number").unwrap_or(DEFAULT_MAX);
+    if !(1..=MAX).contains(&max) {
+        body.violate("max", format!("max must be 1 to {MAX}"));
+    }
+    let wait = body.read("wait", |text| wait(text, longest));
+    body.finish()?;
+    let _slot = app.slot(Slot::Pull)?;
+    let consumer = app.consumer(&name).await?;
+    let received = tokio::select! {
+        received = consumer.receive(max, wait.unwrap_or_default()) => received,
+        // A waiting pull is answered when the server goes.
+        () = app.draining().cancelled() => Ok(Vec::new()),
+    };
+    let deliveries = match received {
+        Ok(deliveries) => deliveries,
+        Err(error) => {
+            app.forget_consumer(&name);
+            return Err(error.into());
+        }
+    };
+    // Nothing is awaited from here on, so nothing can be stranded outside of `Held`.
+    let receipts = deliveries.iter().map(|d| d.receipt).collect();
+    let held = Held::new(consumer, receipts);
+    let body = write(&name, &deliveries)?;
+    Ok(render::json(
+        StatusCode::OK,
+        Body::new(held.with_body(body)),
+    ))
+}
+
+fn wait(text: &str, longest: Duration) -> CoreResult<Duration> {
+    let wait = duration::parse(text)?;
+    if wait > longest {
+        let longest = duration::format(longest);
+        return Err(Error::invalid(
+            "",
+            format!("wait must be at most {longest}"),
+        ));
+    }
+    Ok(wait)
+}
+
+fn write(name: &SubscriptionName, deliveries: &[Delivery]) -> Result<Vec<u8>, Problem> {
+    let mut out = br#"{"deliveries":["#.to_vec();
+    for (index, delivery) in deliveries.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        let token = Token {
+            subscription: name.clone(),
+            attempt: delivery.attempt,
+            receipt: delivery.receipt,
+        };
+        let item = Item {
+            delivery: token.to_string(),
+            attempt: delivery.attempt,
+            lease_until: delivery.lease_until,
+            position: delivery.position,
+        };
+        render::with_event(&mut out, &item, Some(&delivery.event))?;
+    }
+    out.extend_from_slice(b"]}");
+    Ok(out)
+}

@@ -1,0 +1,64 @@
+//! Writing answers. Events are appended as CloudEvents JSON with their data bytes untouched, which
+//! no generic serialiser would keep; all else is serde.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use fanfare::core::cloudevents;
+use fanfare::core::event::Event;
+use serde::Serialize;
+
+use crate::http::problem::Problem;
+
+/// A JSON answer.
+pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> Result<Response, Problem> {
+    Ok(json(status, serde_json::to_vec(body)?))
+}
+
+/// A JSON answer that is written already.
+pub(crate) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = (status, body.into()).into_response();
+    let media_type = HeaderValue::from_static("application/json");
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+/// Appends an object with `members`, and the member `event` last.
+pub(crate) fn with_event(
+    out: &mut Vec<u8>,
+    members: &impl Serialize,
+    event: Option<&Event>,
+) -> Result<(), Problem> {
+    serde_json::to_writer(&mut *out, members)?;
+    // Opens the object again: it has members, so a comma goes before the next.
+    out.pop();
+    out.extend_from_slice(br#","event":"#);
+    match event {
+        Some(event) => cloudevents::write_json(event, out),
+        None => out.extend_from_slice(b"null"),
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// `{"<name>":[..],"next":..}`.
+pub(crate) fn page<T>(
+    name: &str,
+    items: &[T],
+    next: Option<&str>,
+    mut write: impl FnMut(&mut Vec<u8>, &T) -> Result<(), Problem>,
+) -> Result<Response, Problem> {
+    let mut out = format!(r#"{{"{name}":["#).into_bytes();
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write(&mut out, item)?;
+    }
+    out.extend_from_slice(br#"],"next":"#);
+    serde_json::to_writer(&mut out, &next)?;
+    out.push(b'}');
+    Ok(json(StatusCode::OK, out))
+}

@@ -1,0 +1,5 @@
+//! The server as its clients meet it: a real one on a free port, spoken to over HTTP.
+
+mod harness;
+mod limits;
+mod publishing;
