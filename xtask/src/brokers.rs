@@ -71,14 +71,16 @@ fn install(packages: &[&str]) -> Result {
     Ok(())
 }
 
-/// Packages enable their service for the next boot; where systemd would, undo it. Elsewhere there
-/// is nothing to undo, so failing is fine.
+/// Packages enable their services for the next boot; undo that. Where there is no systemd there is
+/// nothing to undo, so failing is fine.
 fn disable(packages: &[&str]) {
-    if Path::new("/run/systemd/system").exists() {
-        let mut disable = Command::new("systemctl");
-        disable.arg("disable").args(packages);
-        let _ = command::output(disable);
+    let mut disable = Command::new("systemctl");
+    disable.args(["disable", "--quiet"]).args(packages);
+    if packages.contains(&"rabbitmq-server") {
+        // Comes with Erlang.
+        disable.args(["epmd.service", "epmd.socket"]);
     }
+    let _ = command::output(disable);
 }
 
 /// While it lives, installing a package starts no service.

@@ -25,6 +25,7 @@ usage: cargo xtask <task>
   test     everything that must hold before a change lands: formatting, clippy, tidy,
            all tests, a minute of chaos; needs the brokers' Debian packages
   tidy     the rules of the house that no compiler checks
+  brokers  the foreign brokers' programs: installs what is missing where that is allowed
   chaos BACKEND [--kills N] [--cuts N] [--seconds N] [--resume]
         [--debug] [--binary PATH]
            kills a server and cuts its power at random moments and compares what it acknowledged
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["test"] => return suite::run(),
         ["tidy"] => tidy::run(),
+        ["brokers"] => brokers::ensure().map(|note| println!("{note}")),
         ["chaos", options @ ..] => chaos::run(options),
         ["chaos-checker", record, seed] => chaos::check(record, seed),
         _ => Err(USAGE.into()),
