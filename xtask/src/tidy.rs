@@ -1,13 +1,14 @@
 //! The rules of the house that no compiler checks: who may import whom, how a file opens and how
-//! long it may be, where metric names live, that each promise has its tests. Runs as a test too.
-//! Not a linter of style: that is rustfmt and clippy.
+//! long it may be, where metric names live, that documents point to what is there, that each promise
+//! has its cases. Runs as a test too. Not a linter of style: that is rustfmt and clippy.
 
 mod files;
 mod law;
+mod links;
 mod promises;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{Result, root};
 
@@ -23,6 +24,15 @@ struct Source {
     /// Relative to the root, with forward slashes.
     path: String,
     text: String,
+}
+
+impl Source {
+    /// Whether its name ends in `.kind`.
+    fn is(&self, kind: &str) -> bool {
+        Path::new(&self.path)
+            .extension()
+            .is_some_and(|extension| extension == kind)
+    }
 }
 
 /// Prints every breach; fails when there is one.
@@ -44,6 +54,11 @@ fn breaches() -> Result<Vec<String>> {
     let sources = sources()?;
     let mut breaches = law::check()?;
     breaches.extend(sources.iter().flat_map(files::check));
+    breaches.extend(
+        sources
+            .iter()
+            .flat_map(|source| links::check(source, root())),
+    );
     breaches.extend(promises::check(&sources));
     Ok(breaches)
 }

@@ -34,7 +34,7 @@ pub(super) fn check(source: &Source) -> Vec<String> {
             say(format!("line {}: unfinished: {mark}", number + 1));
         }
     }
-    if is_rust(source) {
+    if source.is("rs") {
         rust(source, &mut say);
     }
     breaches
@@ -77,12 +77,6 @@ fn metric_names(text: &str) -> impl Iterator<Item = &str> {
         (literal.starts_with("fanfare_") || literal.starts_with("eventbroker_"))
             && ENDINGS.iter().any(|ending| literal.ends_with(ending))
     })
-}
-
-fn is_rust(source: &Source) -> bool {
-    std::path::Path::new(&source.path)
-        .extension()
-        .is_some_and(|kind| kind == "rs")
 }
 
 #[cfg(test)]
