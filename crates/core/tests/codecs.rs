@@ -1,6 +1,8 @@
 //! The wire forms of other services: fixtures are read and written back byte for byte, what their
 //! publishers really send is taken, and mistakes are named at the member that makes them.
 
+#![expect(clippy::panic, reason = "tests fail by panicking")]
+
 use fanfare_core::codec::{Codec, presets};
 use fanfare_core::data::Data;
 use fanfare_core::event::{Event, ExtensionValue};
