@@ -1,0 +1,112 @@
+//! The events of every run, and callers that publish them while each awaits its answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use fanfare::core::data::Data;
+use fanfare::core::event::Event;
+use fanfare::core::event_type::EventType;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::Outcome;
+use crate::measure::{Run, Sample, Watch, latencies};
+
+/// The data of every event: 256 bytes of JSON.
+fn payload() -> Bytes {
+    let head = r#"{"order":"0190a5e4-3f5b-7d2a-9c41-1f2e3d4c5b6a","total":129900,"note":""#;
+    let fill = 256 - head.len() - 2;
+    Bytes::from(format!("{head}{}\"}}", "x".repeat(fill)))
+}
+
+/// Events with UUIDv7 ids of one type and source, made before the clock starts.
+pub(crate) fn events(count: usize) -> Outcome<Vec<Event>> {
+    let event_type = EventType::parse("orders.order.placed")?;
+    let source: Arc<str> = "/bench".into();
+    let content_type: Arc<str> = "application/json".into();
+    let data = Data::json(payload());
+    let clock = fanfare::core::clock::Clock::system();
+    (0..count)
+        .map(|_| {
+            let event = Event::builder(event_type.clone())
+                .source(Arc::clone(&source))
+                .content_type(Arc::clone(&content_type))
+                .time(clock.now())
+                .data(data.clone());
+            Ok(event.build()?)
+        })
+        .collect()
+}
+
+/// `callers` tasks share the events; each publishes one, awaits its answer, and goes on.
+pub(crate) async fn callers<F>(
+    callers: usize,
+    events: Vec<Event>,
+    publish: impl Fn(Event) -> F + Clone + Send + 'static,
+) -> Outcome<Sample>
+where
+    F: Future<Output = Outcome<()>> + Send + 'static,
+{
+    let count = events.len();
+    let shares = shares(events, callers);
+    let run = Run::begin();
+    let mut tasks = JoinSet::new();
+    for share in shares {
+        let publish = publish.clone();
+        tasks.spawn(async move {
+            let mut taken = latencies();
+            for event in share {
+                let watch = Watch::start();
+                publish(event).await?;
+                taken.saturating_record(nanos(watch));
+            }
+            Outcome::Ok(taken)
+        });
+    }
+    let mut all = latencies();
+    while let Some(taken) = tasks.join_next().await {
+        all.add(taken??)?;
+    }
+    Ok(run.end(count, all))
+}
+
+fn shares(events: Vec<Event>, count: usize) -> Vec<Vec<Event>> {
+    let mut shares: Vec<Vec<Event>> = (0..count).map(|_| Vec::new()).collect();
+    let mut next = 0;
+    for event in events {
+        if let Some(share) = shares.get_mut(next) {
+            share.push(event);
+        }
+        next = (next + 1) % count;
+    }
+    shares
+}
+
+/// Nanoseconds on the watch.
+pub(crate) fn nanos(watch: Watch) -> u64 {
+    u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Counts what handlers did and tells when all is done.
+#[derive(Clone)]
+pub(crate) struct Countdown(Arc<(AtomicU64, Notify)>);
+
+impl Countdown {
+    pub(crate) fn of(count: usize) -> Self {
+        Self(Arc::new((AtomicU64::new(count as u64), Notify::new())))
+    }
+
+    /// One more is done.
+    pub(crate) fn tick(&self) {
+        let (left, done) = &*self.0;
+        if left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            done.notify_one();
+        }
+    }
+
+    /// Waits for the last one.
+    pub(crate) async fn done(&self) {
+        self.0.1.notified().await;
+    }
+}
