@@ -49,7 +49,15 @@ pub(crate) async fn compare(
     }
     report.say(&format!("**{title}**"));
     let head = [
-        "", "events/s", "min", "max", "ratio", "p50 us", "p99 us", "p99.9 us", "CPU us/event",
+        "",
+        "events/s",
+        "min",
+        "max",
+        "ratio",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "CPU us/event",
     ];
     report.table(&head, &rows);
     Ok(())
@@ -70,7 +78,9 @@ fn row(name: &str, samples: &[Sample], floor: f64) -> Vec<String> {
         0 => "-".to_owned(),
         _ => format!("{:.0}", all.value_at_percentile(p) as f64 / 1e3),
     };
-    let cpu = samples.get(samples.len() / 2).map_or(0.0, Sample::cpu_per_event);
+    let cpu = samples
+        .get(samples.len() / 2)
+        .map_or(0.0, Sample::cpu_per_event);
     vec![
         name.to_owned(),
         grouped(rate),

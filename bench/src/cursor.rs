@@ -46,8 +46,16 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> Outcome<()> {
          backlog; late: the same when the whole backlog is settled or waits.",
     );
     let head = [
-        "backlog", "us first", "us last", "us late", "p99 us", "exceptions", "WAL MiB", "log MiB",
-        "RSS MiB", "drain events/s",
+        "backlog",
+        "us first",
+        "us last",
+        "us late",
+        "p99 us",
+        "exceptions",
+        "WAL MiB",
+        "log MiB",
+        "RSS MiB",
+        "drain events/s",
     ];
     report.table(&head, &rows);
     Ok(())
@@ -131,7 +139,9 @@ impl Rounds {
                 return Err(format!("{left} events never came").into());
             }
             left -= deliveries.len();
-            consumer.settle(deliveries.iter().map(settlement).collect()).await?;
+            consumer
+                .settle(deliveries.iter().map(settlement).collect())
+                .await?;
             self.record(nanos(watch));
         }
         Ok(())

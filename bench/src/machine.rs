@@ -13,7 +13,9 @@ pub(crate) fn describe(options: &Options) -> Outcome<String> {
     let model = cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("model name"))
-        .map_or("unknown processor", |rest| rest.trim_start_matches(['\t', ' ', ':']));
+        .map_or("unknown processor", |rest| {
+            rest.trim_start_matches(['\t', ' ', ':'])
+        });
     let cores = std::thread::available_parallelism()?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
@@ -30,7 +32,9 @@ pub(crate) fn describe(options: &Options) -> Outcome<String> {
 }
 
 fn commit() -> String {
-    let git = Command::new("git").args(["rev-parse", "--short", "HEAD"]).output();
+    let git = Command::new("git")
+        .args(["rev-parse", "--short", "HEAD"])
+        .output();
     let name = git.ok().filter(|output| output.status.success());
     name.map_or_else(
         || "unknown".to_owned(),

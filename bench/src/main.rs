@@ -2,6 +2,11 @@
 //! work, taken alternately in one run. Absolute figures move from machine to machine; ratios are
 //! what is promised (`docs/design/performance.md`). Not a test: nothing here fails on a figure.
 
+#![expect(
+    clippy::cast_precision_loss,
+    reason = "figures for people need no 53rd bit"
+)]
+
 mod compare;
 mod cursor;
 mod floor;

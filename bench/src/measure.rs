@@ -25,10 +25,10 @@ impl Watch {
 /// Latencies in nanoseconds, three digits exact.
 pub(crate) type Latencies = Histogram<u64>;
 
-/// An empty set of latencies.
-#[expect(clippy::expect_used, reason = "three digits are always allowed")]
+/// An empty set of latencies up to a minute.
+#[expect(clippy::expect_used, reason = "these bounds are always allowed")]
 pub(crate) fn latencies() -> Latencies {
-    Histogram::new(3).expect("three digits")
+    Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds")
 }
 
 /// One run of one contender.

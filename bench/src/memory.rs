@@ -18,7 +18,7 @@ const EVENTS: usize = 400_000;
 /// Events of one `publish_all`.
 const BATCH: usize = 100;
 /// How long a run may take to drain.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_mins(1);
 
 pub(crate) async fn run(options: &Options, report: &mut Report) -> Outcome<()> {
     report.section("Memory: publish to handler");

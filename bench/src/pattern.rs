@@ -22,7 +22,9 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
     for count in [100, 1_000, 10_000, 100_000] {
         let index = index(count);
         // The same number of look-ups and of matches, spread over as many patterns as there are.
-        let types: Vec<EventType> = (0..TYPES).map(|n| event_type(n * 7_919 % (count / 20))).collect();
+        let types: Vec<EventType> = (0..TYPES)
+            .map(|n| event_type(n * 7_919 % (count / 20)))
+            .collect();
         let mut found = 0_u64;
         let mut taken = latencies();
         for _ in 0..options.repetitions.max(1) * options.events(ROUNDS) {
@@ -42,8 +44,13 @@ pub(crate) fn run(options: &Options, report: &mut Report) {
             format!("{:.2}", nanos / floor),
         ]);
     }
-    report.say("80 % exact, 15 % with one `*`, 5 % ending in `**`; random event types of three segments.");
-    report.table(&["patterns", "matches", "ns per event type", "ratio"], &rows);
+    report.say(
+        "80 % exact, 15 % with one `*`, 5 % ending in `**`; random event types of three segments.",
+    );
+    report.table(
+        &["patterns", "matches", "ns per event type", "ratio"],
+        &rows,
+    );
 }
 
 /// For every 20 patterns one entity: 16 exact, 3 with one `*`, 1 ending in `**`.
@@ -58,7 +65,10 @@ fn index(count: usize) -> PatternIndex<u32> {
     };
     for entity in 0..count / 20 {
         for operation in 0..16 {
-            add(format!("tenant{}.entity{entity}.operation{operation}", entity % 50));
+            add(format!(
+                "tenant{}.entity{entity}.operation{operation}",
+                entity % 50
+            ));
         }
         add(format!("*.entity{entity}.operation0"));
         add(format!("tenant{}.entity{entity}.*", entity % 50));

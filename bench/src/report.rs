@@ -28,7 +28,9 @@ impl Report {
         let width = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
             let widest = cells.map(|cell| cell.chars().count()).max().unwrap_or(0);
-            head.get(column).map_or(0, |h| h.chars().count()).max(widest)
+            head.get(column)
+                .map_or(0, |h| h.chars().count())
+                .max(widest)
         };
         let widths: Vec<usize> = (0..head.len()).map(width).collect();
         let mut text = String::new();

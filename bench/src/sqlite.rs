@@ -25,7 +25,7 @@ const END_TO_END: usize = 300_000;
 /// Handlers at once.
 const HANDLERS: usize = 32;
 /// How long a run may take to drain.
-const GRACE: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_mins(2);
 
 pub(crate) async fn run(options: &Options, report: &mut Report) -> Outcome<()> {
     report.section("SQLite: WAL, synchronous FULL, every publish awaited until it is durable");
@@ -41,15 +41,24 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> Outcome<()> {
     }
     let count = options.events(CONSUME);
     let contenders = [
-        Contender::new("raw sqlite, 100 per commit", || consume_raw(fresh(options), count)),
+        Contender::new("raw sqlite, 100 per commit", || {
+            consume_raw(fresh(options), count)
+        }),
         Contender::new("fanfare", || consume(fresh(options), count)),
     ];
-    compare(report, "consume a backlog: read, handle, settle", options.repetitions, &contenders)
-        .await?;
+    compare(
+        report,
+        "consume a backlog: read, handle, settle",
+        options.repetitions,
+        &contenders,
+    )
+    .await?;
     let count = options.events(END_TO_END);
     for subscriptions in [1, 3] {
         let contenders = [
-            Contender::new("raw sqlite, publish only", || publish_raw(fresh(options), 256, count)),
+            Contender::new("raw sqlite, publish only", || {
+                publish_raw(fresh(options), 256, count)
+            }),
             Contender::new("fanfare, publish to handler", || {
                 end_to_end(fresh(options), 256, subscriptions, count)
             }),

@@ -8,6 +8,7 @@ use fanfare::core::event_type::EventType;
 use fanfare::core::id::EventId;
 use fanfare::core::record;
 use rusqlite::{CachedStatement, Connection, params};
+use uuid::Uuid;
 
 use super::group::{Group, Job};
 use crate::Outcome;
@@ -41,7 +42,9 @@ pub(crate) fn open(dir: &Path) -> Outcome<Group> {
     db.execute_batch(TABLES)?;
     let inserts = SIZES.map(|rows| (rows, insert(rows)));
     let mut next = 1;
-    Ok(Group::start(move |jobs| commit(&db, &inserts, &mut next, jobs)))
+    Ok(Group::start(move |jobs| {
+        commit(&db, &inserts, &mut next, jobs)
+    }))
 }
 
 fn commit(
@@ -81,7 +84,9 @@ fn bind(
         EventId::Uuid(uuid) => statement.raw_bind_parameter(base + 1, &uuid.as_bytes()[..])?,
         EventId::Text(text) => statement.raw_bind_parameter(base + 1, &**text)?,
     }
-    let time = event.time().map_or(0, fanfare::core::timestamp::Timestamp::as_micros);
+    let time = event
+        .time()
+        .map_or(0, fanfare::core::timestamp::Timestamp::as_micros);
     statement.raw_bind_parameter(base + 2, 1)?;
     statement.raw_bind_parameter(base + 3, 1)?;
     statement.raw_bind_parameter(base + 4, time)?;
@@ -106,7 +111,7 @@ pub(crate) fn consume(dir: &Path, handle: impl Fn(&Event)) -> Outcome<Sample> {
         let mut rows = select.query([position, READ])?;
         while let Some(row) = rows.next()? {
             position = row.get(0)?;
-            let id = uuid(row.get_ref(1)?.as_blob()?)?;
+            let id = EventId::Uuid(Uuid::from_slice(row.get_ref(1)?.as_blob()?)?);
             let attrs = row.get_ref(2)?.as_blob()?;
             let data = row.get_ref(3)?.as_blob()?.to_vec();
             let event = record::decode(id, "/bench".into(), event_type.clone(), attrs, data)?;
@@ -121,11 +126,6 @@ pub(crate) fn consume(dir: &Path, handle: impl Fn(&Event)) -> Outcome<Sample> {
             .execute(params![position])?;
         taken.saturating_record(crate::load::nanos(watch));
     }
-}
-
-fn uuid(bytes: &[u8]) -> Outcome<EventId> {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(EventId::parse(&hex)?)
 }
 
 fn path(dir: &Path) -> PathBuf {
