@@ -185,6 +185,7 @@ impl Admin for MemoryBackend {
                 spec.name.clone(),
                 Subscription::new(spec.clone(), now, base),
             );
+            inner.room.forget();
             return Ok(Put::Created);
         };
         there.spec.agrees_with(spec)?;
@@ -261,6 +262,7 @@ impl Admin for MemoryBackend {
             subscription.bodies.clear();
             subscription.evicted.clear();
             subscription.wake.notify_waiters();
+            inner.room.forget();
         }
         Ok(Sought {
             from: from.into(),

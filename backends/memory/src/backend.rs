@@ -49,7 +49,32 @@ pub(crate) struct Inner {
     pub(crate) state: hashbrown::HashMap<String, Versioned>,
     pub(crate) last_version: u64,
     pub(crate) last_member: u64,
+    pub(crate) room: Room,
     closed: bool,
+}
+
+/// What is known about where there is something to evict, so that a full stream does not search
+/// for it at every publish.
+#[derive(Default)]
+pub(crate) struct Room {
+    /// Every position below is settled by all subscriptions.
+    pub(crate) unsettled_from: u64,
+    /// How many positions were settled or passed over so far.
+    pub(crate) passed: u64,
+    /// `passed` when `unsettled_from` was found.
+    pub(crate) looked: Option<u64>,
+    /// `passed` at the last sweep.
+    pub(crate) swept: Option<u64>,
+}
+
+impl Room {
+    /// A subscription came, went, or went back: nothing is known any more.
+    pub(crate) fn forget(&mut self) {
+        *self = Self {
+            passed: self.passed,
+            ..Self::default()
+        };
+    }
 }
 
 /// A dead letter and the generation of the cursor that it died in.

@@ -65,7 +65,10 @@ impl MemoryConsumer {
         let now = self.clock.now();
         let mut inner = self.shared.lock()?;
         let Inner {
-            log, subscriptions, ..
+            log,
+            subscriptions,
+            room,
+            ..
         } = &mut *inner;
         let subscription = subscriptions
             .get_mut(&self.name)
@@ -97,6 +100,7 @@ impl MemoryConsumer {
             }
             subscription.cursor.grant(&plan, fresh, scanned, now)
         };
+        room.passed += subscription.cursor.frontier() - plan.after;
         let more = subscription.cursor.frontier() < log.head()
             && subscription.cursor.frontier() > plan.after;
         let until = subscription.cursor.next_change();
@@ -196,6 +200,7 @@ impl Consumer for MemoryConsumer {
     async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Settled>> {
         let now = self.clock.now();
         let mut inner = self.shared.lock()?;
+        inner.room.passed += settlements.len() as u64;
         let subscription = inner.subscription_mut(&self.name)?;
         // A lease that ended is over, even if nobody has claimed since.
         subscription.cursor.expire(now);
@@ -233,6 +238,7 @@ impl Consumer for MemoryConsumer {
         };
         if self.ephemeral {
             inner.subscriptions.remove(&self.name);
+            inner.room.forget();
         } else if let Ok(subscription) = inner.subscription_mut(&self.name) {
             subscription.cursor.release_member(self.member);
         }
@@ -249,6 +255,7 @@ impl Drop for MemoryConsumer {
             && let Ok(mut inner) = self.shared.lock()
         {
             inner.subscriptions.remove(&self.name);
+            inner.room.forget();
         }
     }
 }

@@ -84,12 +84,19 @@ impl Log {
         (!self.dense.is_empty()).then_some(self.below + 1)
     }
 
-    /// Drops the oldest of the dense run.
-    pub(crate) fn evict_oldest(&mut self) -> Option<Slot> {
-        let slot = self.dense.front()?.clone();
-        self.forget(&slot.event, self.below + 1);
-        self.dense.pop_front();
-        self.below += 1;
+    /// Drops the oldest of the dense run, or an event that was kept aside.
+    pub(crate) fn evict(&mut self, position: u64) -> Option<Slot> {
+        let hash = self.hash(&self.get(position)?.event);
+        if let Ok(entry) = self.identities.find_entry(hash, |(_, p)| *p == position) {
+            entry.remove();
+        }
+        let slot = if self.oldest_dense() == Some(position) {
+            self.below += 1;
+            self.dense.pop_front()
+        } else {
+            self.old.remove(&position)
+        }?;
+        self.bytes -= slot.event.size();
         Some(slot)
     }
 
@@ -104,13 +111,6 @@ impl Log {
     /// Positions kept aside.
     pub(crate) fn aside(&self) -> Vec<u64> {
         self.old.keys().copied().collect()
-    }
-
-    /// Drops an event that was kept aside.
-    pub(crate) fn evict_aside(&mut self, position: u64) -> Option<Slot> {
-        let slot = self.old.get(&position)?.clone();
-        self.forget(&slot.event, position);
-        self.old.remove(&position)
     }
 
     /// Events after `position`, ascending.
@@ -136,14 +136,6 @@ impl Log {
         let dense = positions.zip(self.dense.range(..take).rev());
         let old = self.old.range(..position).rev();
         dense.chain(old.map(|(position, slot)| (*position, slot)))
-    }
-
-    fn forget(&mut self, event: &Event, position: u64) {
-        self.bytes -= event.size();
-        let hash = self.hash(event);
-        if let Ok(entry) = self.identities.find_entry(hash, |(_, p)| *p == position) {
-            entry.remove();
-        }
     }
 
     fn hash(&self, event: &Event) -> u64 {
