@@ -63,6 +63,21 @@ impl Address {
         }
     }
 
+    /// The same address with another path.
+    #[must_use]
+    pub fn with_path(mut self, path: impl Into<String>) -> Self {
+        self.rest = path.into();
+        self
+    }
+
+    /// The same address with a parameter set.
+    #[must_use]
+    pub fn with_parameter(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.take(name);
+        self.parameters.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Takes a parameter out, so that [`Address::finish`] can name those nobody understood.
     pub fn take(&mut self, name: &str) -> Option<String> {
         let at = self
@@ -190,7 +205,9 @@ mod tests {
         let mut address = Address::parse("sqlite:./data?stream=orders").unwrap();
         assert_eq!((address.scheme(), address.path()), ("sqlite", "./data"));
         assert_eq!(address.take_stream().unwrap(), "orders");
-        address.finish().unwrap();
+        address.clone().finish().unwrap();
+        let other = address.with_path("/x").with_parameter("stream", "a");
+        assert_eq!(other.to_string(), "sqlite:/x?stream=a");
         assert_eq!(Address::parse("sqlite:///var/x").unwrap().path(), "/var/x");
         assert_eq!(Address::parse("memory:").unwrap().path(), "");
     }
