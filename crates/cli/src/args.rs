@@ -4,7 +4,10 @@
 use clap::{Parser, Subcommand};
 
 use crate::client::Client;
-use crate::commands::{audit, dead_letters, events, import, publish, subscriptions, tail};
+use crate::commands::{
+    audit, bench, conformance, dead_letters, demo, doctor, events, import, publish, serve,
+    subscriptions, tail,
+};
 use crate::failure::Result;
 use crate::output::Output;
 
@@ -56,6 +59,10 @@ impl Common {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the server; without options on ./fanfare-data and 127.0.0.1:8787.
+    Serve(serve::Serve),
+    /// Run a server with a made-up shop whose handlers fail, and watch what becomes of its events.
+    Demo(demo::Demo),
     /// Publish one event.
     Publish(publish::Publish),
     /// Publish a file of events, one JSON object a line.
@@ -73,6 +80,12 @@ pub(crate) enum Command {
     DeadLetters(dead_letters::DeadLetters),
     /// Prove that no subscription lost an event; exit 1 when one did.
     Audit(audit::Audit),
+    /// Check configuration, server and backend, and explain what is found.
+    Doctor(doctor::Doctor),
+    /// Run the published conformance suite against a backend of yours.
+    Conformance(conformance::Conformance),
+    /// Measure a backend of yours: throughput, latency, and what its disk can do.
+    Bench(bench::Bench),
 }
 
 #[cfg(test)]

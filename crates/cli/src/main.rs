@@ -6,6 +6,9 @@ mod client;
 mod commands;
 mod failure;
 mod output;
+mod scratch;
+mod settings;
+mod signals;
 mod sse;
 
 use std::process::ExitCode;

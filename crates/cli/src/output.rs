@@ -215,6 +215,44 @@ pub(crate) fn one_line_json(text: &str) -> String {
     out
 }
 
+/// JSON text in lines of two spaces a level, for people. Like [`one_line_json`] it keeps every digit.
+pub(crate) fn pretty_json(text: &str) -> Vec<String> {
+    let (mut lines, mut line, mut depth) = (Vec::new(), String::new(), 0_usize);
+    let (mut in_string, mut escaped) = (false, false);
+    let compact = one_line_json(text);
+    let mut rest = compact.chars().peekable();
+    while let Some(c) = rest.next() {
+        let next_closes = matches!(rest.peek(), Some('}' | ']'));
+        match c {
+            _ if in_string => line.push(c),
+            '{' | '[' if !next_closes => {
+                depth += 1;
+                line.push(c);
+                lines.push(std::mem::replace(&mut line, "  ".repeat(depth)));
+            }
+            ',' => {
+                line.push(c);
+                lines.push(std::mem::replace(&mut line, "  ".repeat(depth)));
+            }
+            '}' | ']' if !line.ends_with(['{', '[']) => {
+                depth = depth.saturating_sub(1);
+                lines.push(std::mem::replace(&mut line, "  ".repeat(depth)));
+                line.push(c);
+            }
+            ':' => line.push_str(": "),
+            _ => line.push(c),
+        }
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if in_string => escaped = true,
+            '"' => in_string = !in_string,
+            _ => {}
+        }
+    }
+    lines.push(line);
+    lines
+}
+
 /// Control characters, and those that reorder what is shown around them.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -240,6 +278,30 @@ mod tests {
             line,
             "{\"a b\":[1.10,12345678901234567890123],\"c\\\" \":\"\\u009b\\n\"}"
         );
+    }
+
+    #[test]
+    fn json_for_people_keeps_every_digit_too() {
+        let text = r#"{"a":[1.10,{}, []],"b:[":"x, \" {","c":{"d":null}}"#;
+        let lines = pretty_json(text);
+        assert_eq!(
+            lines,
+            [
+                "{",
+                "  \"a\": [",
+                "    1.10,",
+                "    {},",
+                "    []",
+                "  ],",
+                "  \"b:[\": \"x, \\\" {\",",
+                "  \"c\": {",
+                "    \"d\": null",
+                "  }",
+                "}",
+            ]
+        );
+        assert_eq!(pretty_json("{}"), ["{}"]);
+        assert_eq!(pretty_json("7"), ["7"]);
     }
 
     #[test]

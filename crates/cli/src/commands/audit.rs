@@ -1,5 +1,6 @@
 //! `fanfare audit`: for each subscription, everything published is accounted for.
 
+use fanfare::core::admin;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Common;
@@ -13,9 +14,9 @@ pub(crate) struct Audit {
     subscription: Option<String>,
 }
 
-/// What the server answers.
+/// The balance of every subscription.
 #[derive(Debug, Deserialize, Serialize)]
-struct Report {
+pub(crate) struct Report {
     ok: bool,
     subscriptions: Vec<Audited>,
 }
@@ -56,14 +57,98 @@ impl Audit {
             }
             report.ok = report.subscriptions.iter().all(Audited::holds);
         }
-        // The server's word is checked, not believed.
-        let ok = report.ok && report.subscriptions.iter().all(Audited::holds);
         if out.json() {
             out.object(&report)?;
         } else {
-            show(out, &report, ok)?;
+            report.show(out)?;
         }
-        if ok { Ok(()) } else { Err(Failure::silent()) }
+        if report.holds() {
+            Ok(())
+        } else {
+            Err(Failure::silent())
+        }
+    }
+}
+
+impl From<Vec<admin::Audited>> for Report {
+    fn from(audited: Vec<admin::Audited>) -> Self {
+        let subscriptions: Vec<_> = audited.into_iter().map(Audited::from).collect();
+        Self {
+            ok: subscriptions.iter().all(Audited::holds),
+            subscriptions,
+        }
+    }
+}
+
+impl From<admin::Audited> for Audited {
+    fn from(audited: admin::Audited) -> Self {
+        let breaches = audited.breaches.into_iter().map(|breach| Breach {
+            first: breach.first.to_string(),
+            last: breach.last.to_string(),
+            missing: breach.missing,
+            ids: breach.ids,
+        });
+        Self {
+            name: audited.name.to_string(),
+            published: audited.counts.published,
+            acknowledged: audited.counts.acknowledged,
+            dropped: audited.counts.dropped,
+            dead: audited.counts.dead,
+            in_flight: audited.counts.in_flight,
+            waiting: audited.counts.waiting,
+            breaches: breaches.collect(),
+        }
+    }
+}
+
+impl Report {
+    /// Whether everything is accounted for; whoever says so is checked, not believed.
+    pub(crate) fn holds(&self) -> bool {
+        self.ok && self.subscriptions.iter().all(Audited::holds)
+    }
+
+    /// The table, and what is wrong.
+    pub(crate) fn show(&self, out: Output) -> Result<()> {
+        out.table(&self.table())?;
+        let broken = self.subscriptions.iter().filter(|audited| !audited.holds());
+        for audited in broken {
+            audited.show(out)?;
+        }
+        let (tone, text) = if self.holds() {
+            (
+                Tone::Good,
+                "conservation holds: every event is accounted for",
+            )
+        } else {
+            (Tone::Bad, "conservation is broken")
+        };
+        out.line(&out.paint(tone, text))
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new(&[
+            "SUBSCRIPTION",
+            "#PUBLISHED",
+            "#ACKNOWLEDGED",
+            "#DROPPED",
+            "#DEAD",
+            "#IN FLIGHT",
+            "#WAITING",
+            "AUDIT",
+        ]);
+        for audited in &self.subscriptions {
+            table.row([
+                &audited.name,
+                &audited.published.to_string(),
+                &audited.acknowledged.to_string(),
+                &audited.dropped.to_string(),
+                &audited.dead.to_string(),
+                &audited.in_flight.to_string(),
+                &audited.waiting.to_string(),
+                if audited.holds() { "ok" } else { "BROKEN" },
+            ]);
+        }
+        table
     }
 }
 
@@ -75,67 +160,28 @@ impl Audited {
     fn holds(&self) -> bool {
         self.published == self.accounted() && self.breaches.is_empty()
     }
-}
 
-fn show(out: Output, report: &Report, ok: bool) -> Result<()> {
-    let mut table = Table::new(&[
-        "SUBSCRIPTION",
-        "#PUBLISHED",
-        "#ACKNOWLEDGED",
-        "#DROPPED",
-        "#DEAD",
-        "#IN FLIGHT",
-        "#WAITING",
-        "AUDIT",
-    ]);
-    for audited in &report.subscriptions {
-        table.row([
-            &audited.name,
-            &audited.published.to_string(),
-            &audited.acknowledged.to_string(),
-            &audited.dropped.to_string(),
-            &audited.dead.to_string(),
-            &audited.in_flight.to_string(),
-            &audited.waiting.to_string(),
-            if audited.holds() { "ok" } else { "BROKEN" },
-        ]);
-    }
-    out.table(&table)?;
-    for audited in report
-        .subscriptions
-        .iter()
-        .filter(|audited| !audited.holds())
-    {
-        out.line(&out.paint(
-            Tone::Bad,
-            &format!(
-                "{}: {} published, {} accounted for",
-                audited.name,
-                audited.published,
-                audited.accounted()
-            ),
-        ))?;
-        for breach in &audited.breaches {
+    /// Where the balance is broken, with the ids.
+    fn show(&self, out: Output) -> Result<()> {
+        let text = format!(
+            "{}: {} published, {} accounted for",
+            self.name,
+            self.published,
+            self.accounted()
+        );
+        out.line(&out.paint(Tone::Bad, &text))?;
+        for breach in &self.breaches {
             let what = if breach.missing < 0 {
                 format!("{} accounted for twice", breach.missing.unsigned_abs())
             } else {
                 format!("{} missing", breach.missing)
             };
-            out.line(&format!(
-                "  positions {} to {}: {what}",
-                breach.first, breach.last
-            ))?;
+            let text = format!("  positions {} to {}: {what}", breach.first, breach.last);
+            out.line(&out.paint(Tone::Plain, &text))?;
             for id in &breach.ids {
                 out.line(&out.paint(Tone::Plain, &format!("    {id}")))?;
             }
         }
-    }
-    if ok {
-        out.line(&out.paint(
-            Tone::Good,
-            "conservation holds: every event is accounted for",
-        ))
-    } else {
-        out.line(&out.paint(Tone::Bad, "conservation is broken"))
+        Ok(())
     }
 }

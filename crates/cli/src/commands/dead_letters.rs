@@ -1,5 +1,7 @@
 //! `fanfare dead-letters`: what was given up, and what becomes of it.
 
+use std::collections::BTreeMap;
+
 use clap::Subcommand;
 use reqwest::Method;
 use serde::{Deserialize, Serialize};
@@ -10,10 +12,13 @@ use crate::args::Common;
 use crate::client::Client;
 use crate::commands::events::Event;
 use crate::failure::{Failure, Result};
-use crate::output::{Output, Table, Tone, clean, note, one_line_json, shorten};
+use crate::output::{Output, Table, Tone, clean, note, one_line_json, pretty_json, shorten};
 
 /// How many dead letters are asked for at once.
 const PAGE: usize = 1000;
+/// How many are redriven in one request without a rate, and for how long with one.
+const REDRIVE_PORTION: u64 = 10_000;
+const REDRIVE_PORTION_SECONDS: u64 = 10;
 /// How many characters of an error a table shows.
 const ERROR_PREVIEW: usize = 60;
 
@@ -99,7 +104,7 @@ pub(crate) struct Redrive {
     #[command(flatten)]
     selection: Selection,
     /// At most so many a second.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
     /// Only say how many are meant.
     #[arg(long)]
@@ -130,6 +135,20 @@ pub(crate) struct Edit {
 #[derive(Debug, Serialize)]
 struct Replacement<'a> {
     data: &'a RawValue,
+}
+
+/// What a redrive did.
+#[derive(Debug, Deserialize, Serialize)]
+struct Redriven {
+    matched: u64,
+    redriven: u64,
+}
+
+/// What a discard did.
+#[derive(Debug, Deserialize, Serialize)]
+struct Discarded {
+    matched: u64,
+    discarded: u64,
 }
 
 /// A page of the server's list.
@@ -272,28 +291,23 @@ async fn show(client: &Client, out: Output, id: &str) -> Result<()> {
     if out.json() {
         return out.line(&one_line_json(body.get()));
     }
-    let members: Map<String, Value> = serde_json::from_str(body.get())
+    let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(body.get())
         .map_err(|error| Failure::failed(format!("cannot read the dead letter: {error}")))?;
-    for (name, value) in &members {
-        let text = match value {
-            Value::Object(_) | Value::Null => continue,
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+    let is_object = |value: &RawValue| value.get().starts_with('{');
+    for (name, value) in members.iter().filter(|(_, value)| !is_object(value)) {
+        let text = match serde_json::from_str::<String>(value.get()) {
+            Ok(text) => text,
+            Err(_) => value.get().to_owned(),
         };
         let label = out.paint(Tone::Faint, &format!("{name:<15}"));
         out.line(&format!("{label}  {}", clean(&text)))?;
     }
-    for (name, value) in &members {
-        if !value.is_object() {
-            continue;
-        }
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
+    for (name, value) in members.iter().filter(|(_, value)| is_object(value)) {
         out.line("")?;
         out.line(&out.paint(Tone::Faint, name))?;
-        for line in text.lines() {
-            out.line(&clean(line))?;
-        }
+        pretty_json(value.get())
+            .iter()
+            .try_for_each(|line| out.line(line))?;
     }
     Ok(())
 }
@@ -304,37 +318,55 @@ impl Redrive {
         if let Some(rate) = self.rate {
             body.insert("rate".into(), rate.into());
         }
-        body.insert("dry_run".into(), self.dry_run.into());
-        act(client, out, "redrive", &body.into()).await
+        body.insert("dry_run".into(), true.into());
+        let mut total = redrive(client, &body).await?;
+        if !self.dry_run {
+            body.insert("dry_run".into(), false.into());
+            // In portions, so that a slow redrive of many never waits long for one answer.
+            let portion = self.rate.map_or(REDRIVE_PORTION, |rate| {
+                u64::from(rate) * REDRIVE_PORTION_SECONDS
+            });
+            while total.redriven < total.matched {
+                let left = total.matched - total.redriven;
+                body.insert("limit".into(), left.min(portion).into());
+                let acted = redrive(client, &body).await?;
+                total.redriven += acted.redriven;
+                // Somebody else took the rest.
+                if acted.redriven == 0 {
+                    break;
+                }
+            }
+        }
+        if out.json() {
+            return out.object(&total);
+        }
+        out.line(&format!(
+            "{} matched, {} redriven",
+            total.matched, total.redriven
+        ))
     }
+}
+
+async fn redrive(client: &Client, body: &Map<String, Value>) -> Result<Redriven> {
+    client
+        .send(Method::POST, &["v1", "dead-letters", "redrive"], body)
+        .await
 }
 
 impl Discard {
     async fn run(self, client: &Client, out: Output) -> Result<()> {
         let mut body = self.selection.body()?;
         body.insert("dry_run".into(), self.dry_run.into());
-        act(client, out, "discard", &body.into()).await
+        let path = ["v1", "dead-letters", "discard"];
+        let discarded: Discarded = client.send(Method::POST, &path, &body).await?;
+        if out.json() {
+            return out.object(&discarded);
+        }
+        out.line(&format!(
+            "{} matched, {} discarded",
+            discarded.matched, discarded.discarded
+        ))
     }
-}
-
-async fn act(client: &Client, out: Output, verb: &str, body: &Value) -> Result<()> {
-    let answer: Map<String, Value> = client
-        .send(Method::POST, &["v1", "dead-letters", verb], body)
-        .await?;
-    if out.json() {
-        return out.object(&answer);
-    }
-    let past = if verb == "redrive" {
-        "redriven"
-    } else {
-        "discarded"
-    };
-    let count = |name: &str| answer.get(name).and_then(Value::as_u64).unwrap_or_default();
-    out.line(&format!(
-        "{} matched, {} {past}",
-        count("matched"),
-        count(past)
-    ))
 }
 
 impl Edit {

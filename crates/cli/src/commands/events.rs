@@ -1,5 +1,7 @@
 //! `fanfare events`: past events. Following new ones is `tail`'s.
 
+use std::collections::BTreeMap;
+
 use clap::{Subcommand, ValueEnum};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::args::Common;
 use crate::client::Client;
 use crate::failure::{Failure, Result};
-use crate::output::{Output, Table, Tone, clean, note, one_line_json};
+use crate::output::{Output, Table, Tone, clean, note, one_line_json, pretty_json};
 
 /// How many events are asked for at once.
 const PAGE: usize = 1000;
@@ -27,7 +29,7 @@ pub(crate) enum Events {
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {
     /// Whose type matches the pattern, such as 'orders.*' or '**'.
-    #[arg(long = "type", short, value_name = "PATTERN")]
+    #[arg(long = "type", short = 't', value_name = "PATTERN")]
     pattern: Option<String>,
     /// Recorded at or after: a time, or a duration back from now such as 1h.
     #[arg(long, value_name = "TIME")]
@@ -209,7 +211,7 @@ struct Shown {
     recorded: Option<String>,
     #[serde(default)]
     status: Option<String>,
-    event: serde_json::Map<String, serde_json::Value>,
+    event: BTreeMap<String, Box<RawValue>>,
     #[serde(default)]
     deliveries: Vec<Delivered>,
 }
@@ -270,24 +272,24 @@ fn show_attributes(out: Output, shown: &Shown) -> Result<()> {
         }
     }
     for (name, value) in &shown.event {
-        match value {
-            _ if matches!(name.as_str(), "data" | "data_base64" | "specversion") => {}
-            serde_json::Value::String(text) => attribute(name, text)?,
-            other => attribute(name, &other.to_string())?,
+        if matches!(name.as_str(), "data" | "data_base64" | "specversion") {
+            continue;
+        }
+        match serde_json::from_str::<String>(value.get()) {
+            Ok(text) => attribute(name, &text)?,
+            Err(_) => attribute(name, value.get())?,
         }
     }
     Ok(())
 }
 
-fn show_data(out: Output, event: &serde_json::Map<String, serde_json::Value>) -> Result<()> {
+fn show_data(out: Output, event: &BTreeMap<String, Box<RawValue>>) -> Result<()> {
     let Some(data) = event.get("data").or_else(|| event.get("data_base64")) else {
         return Ok(());
     };
     out.line("")?;
-    let text = serde_json::to_string_pretty(data)
-        .map_err(|error| Failure::failed(format!("cannot write JSON: {error}")))?;
-    for line in text.lines() {
-        out.line(&clean(line))?;
-    }
+    pretty_json(data.get())
+        .iter()
+        .try_for_each(|line| out.line(line))?;
     out.line("")
 }

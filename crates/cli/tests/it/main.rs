@@ -1,0 +1,14 @@
+//! The real binary against a real server in a process of its own. What the commands print and how
+//! they end is tested here; what the backends promise is the conformance suite's.
+#![cfg(test)]
+
+mod config;
+mod dead_letters;
+mod demo;
+mod events;
+mod import;
+mod process;
+mod publish;
+mod serve;
+mod subscriptions;
+mod tail;
