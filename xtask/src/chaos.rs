@@ -164,7 +164,7 @@ fn campaign(options: &Options) -> Result<Report> {
         (Death::Kill, options.kills, kills),
         (Death::Cut, options.cuts, cuts),
     ];
-    for (death, count, limit) in wanted {
+    for (death, count, limit) in wanted.into_iter().filter(|(_, count, _)| *count > 0) {
         let watch = Watchdog::over(limit);
         while progress.of(death).landed < count && !watch.left().is_zero() {
             let left = count - progress.of(death).landed;
@@ -207,7 +207,7 @@ fn finish(
 ) -> Result {
     progress.of(death).add(tally);
     progress.save(state)?;
-    if wanted < u64::MAX {
+    if progress.of(death).landed < wanted && wanted < u64::MAX {
         println!("{}", progress.of(death).summary(death));
     }
     Ok(())

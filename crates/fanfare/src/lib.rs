@@ -30,3 +30,8 @@ pub async fn connect(url: &str) -> Result<Bus> {
 pub async fn backend(url: &str) -> Result<Arc<dyn Backend>> {
     registry::open(address::Address::parse(url)?).await
 }
+
+/// The code of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
