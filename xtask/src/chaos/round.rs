@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use super::chance::{self, Dice};
@@ -12,13 +13,15 @@ use super::overseer::Overseer;
 use super::progress::{Death, Tally};
 use super::server::{Program, Server};
 use crate::Result;
-use crate::command::Watchdog;
+use crate::command::{self, Watchdog};
 
 /// How long a server lives, in microseconds: anything between these.
 const LIFE: (u64, u64) = (5_000, 60_000);
 /// Memory, so that a dying process and not a slow disk decides the pace; a kill leaves the page
 /// cache alone, and for power cuts the image is the disk.
 const FAST: &str = "/dev/shm";
+/// As much as a round may need there, in KiB.
+const ROOM: u64 = 1 << 20;
 
 /// What one round does.
 #[derive(Debug)]
@@ -161,9 +164,8 @@ struct Scratch {
 
 impl Scratch {
     fn create(seed: u64) -> Result<Self> {
-        let fast = Path::new(FAST);
-        let base = if fast.is_dir() {
-            fast.to_path_buf()
+        let base = if available(FAST) >= ROOM {
+            FAST.into()
         } else {
             std::env::temp_dir()
         };
@@ -182,6 +184,15 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// KiB free below a directory; 0 where nobody can tell.
+fn available(dir: &str) -> u64 {
+    let mut df = Command::new("df");
+    df.args(["--output=avail", "-k", dir]);
+    let said = command::output(df).unwrap_or_default();
+    let last = said.lines().last().unwrap_or_default();
+    last.trim().parse().unwrap_or(0)
 }
 
 fn copy(from: &Path, to: &Path) -> Result {
