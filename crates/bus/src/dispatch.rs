@@ -19,7 +19,7 @@ use crate::handler::{Call, Outcome, Request, Scope};
 use crate::options::Unhandled;
 use crate::retry::reason;
 use crate::router::Routes;
-use crate::telemetry::Consuming;
+use crate::telemetry::{self, Consuming};
 
 /// How the deliveries of a subscription are run.
 pub(crate) struct Dispatch {
@@ -39,6 +39,7 @@ impl Dispatch {
             None => Stage::Unhandled,
         };
         Running {
+            span: telemetry::handler_span(&self.scope.subscription, &delivery),
             request: Request {
                 delivery,
                 scope: Arc::clone(&self.scope),
@@ -51,13 +52,20 @@ impl Dispatch {
 
     /// Polls a running delivery once.
     pub(crate) fn poll(&self, running: &mut Running, cx: &mut TaskContext<'_>) -> Poll<Outcome> {
-        let Running { request, stage, .. } = running;
+        let Running {
+            request,
+            stage,
+            span,
+            ..
+        } = running;
         let context = Context::caused_by(&request.delivery.event);
+        let entered = span.enter();
         let polled = context.sync_scope(|| {
             // A handler that panicked is never polled again, and its extractors cloned what they
             // took: nothing half-changed is seen by others except what handlers share themselves.
             catch_unwind(AssertUnwindSafe(|| stage.poll(request, cx)))
         });
+        drop(entered);
         match polled {
             Ok(Some(Poll::Ready(outcome))) => Poll::Ready(outcome),
             Ok(Some(Poll::Pending)) => self.poll_timer(running, cx),
@@ -108,6 +116,7 @@ impl Dispatch {
 pub(crate) struct Running {
     pub(crate) request: Request,
     stage: Stage,
+    span: tracing::Span,
     pub(crate) started: Timestamp,
     timer: Option<BoxFuture<'static, ()>>,
 }

@@ -4,6 +4,48 @@
 //! Everything that is the same for every backend lives here and only here: validation, context
 //! propagation, handler dispatch, retry decisions, heartbeats, batched settlement and the drain.
 //! Backends store, move and lease. Nothing in this crate knows which backend it runs on.
+//!
+//! ```
+//! use fanfare_bus::{Attempt, Bus, Data, DomainEvent, State};
+//! use fanfare_core::retry::RetryPolicy;
+//! # use std::time::Duration;
+//!
+//! #[derive(serde::Serialize, serde::Deserialize)]
+//! struct OrderPlaced {
+//!     id: String,
+//!     total: u32,
+//! }
+//!
+//! impl DomainEvent for OrderPlaced {
+//!     const TYPE: &'static str = "orders.placed";
+//!     fn key(&self) -> Option<String> {
+//!         Some(self.id.clone())
+//!     }
+//! }
+//!
+//! #[derive(Clone)]
+//! struct Rate(u32);
+//!
+//! async fn bill(Data(order): Data<OrderPlaced>, State(rate): State<Rate>, Attempt(n): Attempt) -> Result<(), String> {
+//!     println!("attempt {n}: {} pays {}", order.id, order.total * rate.0);
+//!     Ok(())
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> fanfare_core::Result<()> {
+//! # let backend = fanfare_memory::MemoryBackend::open(Default::default());
+//! let bus = Bus::builder(backend).source("/shop").build()?;
+//! bus.subscribe("billing", "orders.*")
+//!     .retry(RetryPolicy::exponential(5))
+//!     .concurrency(32)
+//!     .state(Rate(2))
+//!     .handle(bill)
+//!     .await?;
+//! bus.publish(OrderPlaced { id: "o-1".into(), total: 7 }).await?;
+//! bus.shutdown(Duration::from_secs(30)).await?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod bus;
 pub mod context;
@@ -19,6 +61,8 @@ pub mod retry;
 pub mod router;
 pub mod subscribe;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wait;
 
 mod dispatch;

@@ -381,6 +381,16 @@ impl Subscription {
             .await
     }
 
+    /// Ends this process's part and removes the subscription for good; a conflict while anything
+    /// is unsettled or dead, unless `force`.
+    pub async fn delete(&self, grace: Duration, force: bool) -> Result<()> {
+        self.unsubscribe(grace).await?;
+        if self.spec().ephemeral {
+            return Ok(());
+        }
+        self.bus.backend().admin().delete(self.name(), force).await
+    }
+
     /// Ends this process's part: stops taking, lets running handlers finish for at most `grace`,
     /// releases the rest. A durable subscription stays and goes on collecting; see
     /// [`Admin::delete`](fanfare_core::admin::Admin::delete) for removing it. Calling it again is

@@ -16,6 +16,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use fanfare_core::Result;
 use fanfare_core::backend::Published;
+use fanfare_core::delivery::Delivery;
 use fanfare_core::event::Event;
 use fanfare_core::event_type::EventType;
 use fanfare_core::subscription::SubscriptionName;
@@ -144,6 +145,18 @@ impl SubscriptionStats {
             unhandled: consuming.unhandled.get(),
         }
     }
+}
+
+/// The span in which a handler runs; what it logs carries these fields. At the debug level,
+/// because writing an id for every event is more than handling most of them costs.
+pub(crate) fn handler_span(subscription: &SubscriptionName, delivery: &Delivery) -> tracing::Span {
+    tracing::debug_span!(
+        "handle",
+        %subscription,
+        id = %delivery.event.id(),
+        r#type = %delivery.event.event_type(),
+        attempt = delivery.attempt,
+    )
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

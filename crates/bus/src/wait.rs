@@ -12,6 +12,7 @@ use fanfare_core::backend::Published;
 use fanfare_core::delivery::Settlement;
 use fanfare_core::error::{Error, ErrorKind};
 use fanfare_core::event::Event;
+use fanfare_core::history::DeliveryState;
 use fanfare_core::id::EventId;
 use fanfare_core::subscription::SubscriptionName;
 use futures::future::{Either, select};
@@ -51,7 +52,8 @@ pub struct WaitedFor {
 impl Bus {
     /// Publishes an event durably, then waits until each subscription with a handler in this
     /// process has settled it for good, or the deadline is over. Retries in between do not count
-    /// as settled.
+    /// as settled. For an event that was published before, the backend's history answers where it
+    /// can; it does not tell an ack from a drop, nor why a delivery is dead.
     pub fn publish_and_wait(
         &self,
         event: impl IntoEvent,
@@ -64,11 +66,35 @@ impl Bus {
             // Registered first: a delivery may be settled before the publish returns.
             let waiter = self.0.waiters.register(&event, names)?;
             let published = self.0.sender.send_one(&event).await?;
+            if published.duplicate {
+                self.look_up(&waiter, &event, published).await;
+            }
             waiter.wait(self, deadline).await;
             Ok(Waited {
                 published,
                 subscriptions: waiter.answers(),
             })
+        }
+    }
+
+    /// A repeated event may have been settled before anybody waited: the backend may know.
+    async fn look_up(&self, waiter: &Waiter, event: &Event, published: Published) {
+        let (Ok(history), Some(position)) = (self.backend().history(), published.position) else {
+            return;
+        };
+        for delivery in history.deliveries(position).await.unwrap_or_default() {
+            let settlement = match delivery.state {
+                DeliveryState::Settled => Settlement::Ack,
+                DeliveryState::Dead => Settlement::DeadLetter {
+                    reason: String::new(),
+                    error: String::new(),
+                },
+                DeliveryState::Waiting | DeliveryState::InFlight => continue,
+            };
+            let attempts = delivery.attempts;
+            waiter
+                .waiters
+                .settled(&delivery.subscription, event, &settlement, attempts);
         }
     }
 

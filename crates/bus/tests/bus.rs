@@ -15,3 +15,6 @@ mod publishing;
 mod shutdown;
 #[path = "bus/subscribing.rs"]
 mod subscribing;
+#[cfg(test)]
+#[path = "bus/testing.rs"]
+mod testing;
