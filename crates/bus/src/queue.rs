@@ -120,7 +120,7 @@ impl Queue {
 
     async fn run(self: Arc<Self>) {
         loop {
-            let batch = self.take();
+            let mut batch = self.take();
             if batch.is_empty() {
                 if self.closing.load(Ordering::Acquire) {
                     break;
@@ -128,15 +128,22 @@ impl Queue {
                 self.wake.notified().await;
                 continue;
             }
-            let sending = pin!(self.send(&batch));
-            let given_up = pin!(raised(&self.abandoned));
-            if let Either::Right(_) = select(sending, given_up).await {
+            if self.send_unless_abandoned(&mut batch).await {
+                self.state.lock().sending = 0;
+            } else {
+                self.give_up(batch, "the bus was closed before an answer came");
                 break;
             }
-            self.state.lock().sending = 0;
         }
-        self.give_up();
+        let left = std::mem::take(&mut self.state.lock().waiting);
+        self.give_up(left, "the bus was closed before it was sent");
         self.ended.send_replace(true);
+    }
+
+    async fn send_unless_abandoned(&self, batch: &mut Vec<Event>) -> bool {
+        let sending = pin!(self.send(batch));
+        let given_up = pin!(raised(&self.abandoned));
+        matches!(select(sending, given_up).await, Either::Left(_))
     }
 
     fn take(&self) -> Vec<Event> {
@@ -146,16 +153,15 @@ impl Queue {
         state.waiting.drain(..n).collect()
     }
 
-    /// Sends a batch, and again what may not have arrived.
-    async fn send(&self, batch: &[Event]) {
-        let mut left = batch.to_vec();
+    /// Sends a batch, and again what may not have arrived. Leaves in it what has no answer yet.
+    async fn send(&self, batch: &mut Vec<Event>) {
         for round in 0..=RESENDS {
-            let answers = match self.sender.send_all(&left).await {
+            let answers = match self.sender.send_all(batch).await {
                 Ok(answers) => answers,
-                Err(error) => left.iter().map(|_| Err(error.duplicate())).collect(),
+                Err(error) => batch.iter().map(|_| Err(error.duplicate())).collect(),
             };
             let mut again = Vec::new();
-            for (event, answer) in left.into_iter().zip(answers) {
+            for (event, answer) in std::mem::take(batch).into_iter().zip(answers) {
                 match answer {
                     Ok(_) => {}
                     Err(error) if error.kind() == ErrorKind::Unknown && round < RESENDS => {
@@ -167,7 +173,7 @@ impl Queue {
             if again.is_empty() {
                 return;
             }
-            left = again;
+            *batch = again;
         }
     }
 
@@ -182,12 +188,11 @@ impl Queue {
         }
     }
 
-    /// Everything that still waits has failed.
-    fn give_up(&self) {
-        let left = std::mem::take(&mut self.state.lock().waiting);
-        let error = Error::new(ErrorKind::Closed, "the bus was closed before it was sent");
-        for event in &left {
-            self.fail(event, &error);
+    /// These have failed.
+    fn give_up(&self, events: impl IntoIterator<Item = Event>, why: &str) {
+        let error = Error::new(ErrorKind::Closed, why);
+        for event in events {
+            self.fail(&event, &error);
         }
     }
 }

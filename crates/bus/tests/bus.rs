@@ -5,6 +5,13 @@
 #[path = "bus/harness.rs"]
 mod harness;
 
+#[cfg(test)]
+#[path = "bus/faulty.rs"]
+mod faulty;
+
+#[cfg(test)]
+#[path = "bus/broken.rs"]
+mod broken;
 #[path = "bus/context.rs"]
 mod context;
 #[path = "bus/failing.rs"]
