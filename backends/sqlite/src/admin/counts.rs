@@ -1,0 +1,103 @@
+//! How many events match an interest between two positions: whole blocks from the census, the rest from
+//! the tail or the log.
+
+use fanfare_core::admin::Counts;
+use fanfare_cursor::{block_of, block_range};
+use rusqlite::Connection;
+
+use crate::census;
+use crate::stream::Stream;
+use crate::subscription::{Live, Subscription};
+
+/// Both sides of a subscription's balance. Call it on the writer, where nothing is appended meanwhile.
+pub(crate) fn of(
+    db: &Connection,
+    stream: &Stream,
+    subscription: &Subscription,
+) -> rusqlite::Result<Counts> {
+    let head = stream.tail.head();
+    let live = &mut *subscription.live.lock();
+    let place = live.cursor.place();
+    let open = live.cursor.tally();
+    let kept = matching(db, stream, live, place.base.max(stream.trimmed()), head)?;
+    let above = matching(db, stream, live, place.frontier, head)?;
+    let closed = place.closed;
+    Ok(Counts {
+        published: kept + open.extra + closed.acknowledged + closed.dropped + closed.dead,
+        acknowledged: open.acknowledged + closed.acknowledged,
+        dropped: open.dropped + closed.dropped,
+        dead: open.dead + closed.dead,
+        in_flight: live.cursor.in_flight(),
+        waiting: live.cursor.waiting() + above,
+    })
+}
+
+/// How many events above `after` and up to `last`, at most the head, are the subscription's.
+pub(crate) fn matching(
+    db: &Connection,
+    stream: &Stream,
+    live: &mut Live,
+    after: u64,
+    last: u64,
+) -> rusqlite::Result<u64> {
+    let mut total = 0;
+    let mut after = after;
+    while after < last {
+        let block = block_of(after + 1);
+        let range = block_range(block);
+        let whole = after < (*range.start()).max(1);
+        let end = (*range.end()).min(last);
+        let to_its_end = end == *range.end() || end == stream.tail.head();
+        if whole && to_its_end && one_interest(live, *range.start()) {
+            total += in_block(stream, live, block);
+        } else {
+            total += one_by_one(db, stream, live, after, end)?;
+        }
+        after = end;
+    }
+    Ok(total)
+}
+
+/// Whether a single pattern set holds from `position` on.
+fn one_interest(live: &Live, position: u64) -> bool {
+    let since = live.interest.parts().last().map_or(0, |(since, _)| *since);
+    position >= since
+}
+
+fn in_block(stream: &Stream, live: &mut Live, block: u64) -> u64 {
+    let mut total = 0;
+    for (_, kinds) in stream.census.between(block, block) {
+        for (kind, events) in kinds {
+            let event_type = stream.names.event_type(kind);
+            if event_type.is_ok_and(|t| live.matches(u64::MAX, kind, &t)) {
+                total += events;
+            }
+        }
+    }
+    total
+}
+
+fn one_by_one(
+    db: &Connection,
+    stream: &Stream,
+    live: &mut Live,
+    after: u64,
+    last: u64,
+) -> rusqlite::Result<u64> {
+    let in_memory = stream.tail.above(after, |entries| {
+        let upto = entries.take_while(|e| e.position <= last);
+        upto.filter(|e| live.matches(e.position, e.kind, e.event.event_type()))
+            .count() as u64
+    });
+    if let Some(total) = in_memory {
+        return Ok(total);
+    }
+    let mut total = 0;
+    census::each(db, after, last, |position, kind| {
+        let event_type = stream.names.event_type(kind);
+        if event_type.is_ok_and(|t| live.matches(position, kind, &t)) {
+            total += 1;
+        }
+    })?;
+    Ok(total)
+}

@@ -1,0 +1,10 @@
+//! What is particular to this backend: its files, its disk, its commits. The promises that all backends
+//! share are the conformance suite's.
+
+#[cfg(test)]
+mod native {
+    mod disk;
+    mod files;
+    mod restart;
+    pub(super) mod stage;
+}
