@@ -181,7 +181,6 @@ impl Backend for SqliteBackend {
             }
         }
         self.inner.queue.close().await;
-        self.inner.running.clear();
         self.inner.readers.close();
         Ok(())
     }

@@ -41,8 +41,6 @@ enum Step {
     Idle(Option<Timestamp>),
     /// Events that are due are not in memory.
     Fetch(Plan, Bodies, bodies::Missing),
-    /// Suspects without attempts left were given up: that has to be written.
-    GaveUp,
     /// The frontier is behind the tail, at this position.
     Behind(u64),
 }
@@ -86,7 +84,6 @@ impl SqliteConsumer {
             match self.look(max)? {
                 Step::Deliver(deliveries) => return Ok(Ok(deliveries)),
                 Step::Idle(until) => return Ok(Err(until)),
-                Step::GaveUp => self.flush().await?,
                 Step::Behind(frontier) => self.read_ahead(frontier).await?,
                 Step::Fetch(plan, mut bodies, missing) => {
                     bodies.append(&mut bodies::from_disk(&self.inner, missing).await?);
@@ -112,10 +109,7 @@ impl SqliteConsumer {
         if live.paused {
             return Ok(Step::Idle(None));
         }
-        let (plan, gave_up) = live.plan(self.member, self.kind, max, now);
-        if gave_up {
-            return Ok(Step::GaveUp);
-        }
+        let plan = live.plan(self.member, self.kind, max, now);
         let below: Vec<u64> = plan
             .suspect
             .into_iter()
@@ -217,20 +211,14 @@ impl SqliteConsumer {
                 clock: &self.inner.stream.config.clock,
             }
         };
-        if is_suspect && !handing.deliveries.is_empty() {
+        if is_suspect && !handing.deliveries.is_empty() && self.subscription.number.is_some() {
             // Its attempt is counted on disk before it can kill us again.
-            self.flush().await?;
+            self.inner
+                .queue
+                .flush(Arc::clone(&self.subscription))
+                .await?;
         }
         Ok(handing.done())
-    }
-
-    /// Writes what changed, where there is anything to write to.
-    async fn flush(&self) -> Result<()> {
-        if self.subscription.number.is_none() {
-            return Ok(());
-        }
-        let subscription = Arc::clone(&self.subscription);
-        self.inner.queue.flush(subscription).await
     }
 
     async fn read_ahead(&self, frontier: u64) -> Result<()> {
@@ -315,8 +303,12 @@ impl Consumer for SqliteConsumer {
             settlements.into_iter().map(settle).collect()
         };
         self.subscription.wake();
-        if answers.contains(&Settled::Done) {
-            self.flush().await?;
+        let counted = answers.contains(&Settled::Done);
+        if counted && self.subscription.number.is_some() {
+            self.inner
+                .queue
+                .flush(Arc::clone(&self.subscription))
+                .await?;
         }
         Ok(answers)
     }
@@ -330,8 +322,12 @@ impl Consumer for SqliteConsumer {
             .collect();
         let answers = self.subscription.live.lock().cursor.extend(&named, until);
         // The lease of an embedded member ends with this process, whatever is on disk.
-        if self.kind == MemberKind::External && answers.contains(&Settled::Done) {
-            self.flush().await?;
+        let outlives_us = self.kind == MemberKind::External && self.subscription.number.is_some();
+        if outlives_us && answers.contains(&Settled::Done) {
+            self.inner
+                .queue
+                .flush(Arc::clone(&self.subscription))
+                .await?;
         }
         Ok(answers)
     }
@@ -341,8 +337,11 @@ impl Consumer for SqliteConsumer {
             return Ok(());
         }
         self.leave();
-        if self.inner.stream.check().is_ok() {
-            self.flush().await?;
+        if self.subscription.number.is_some() && self.inner.stream.check().is_ok() {
+            self.inner
+                .queue
+                .flush(Arc::clone(&self.subscription))
+                .await?;
         }
         Ok(())
     }

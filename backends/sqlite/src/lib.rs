@@ -14,6 +14,7 @@
 
 mod admin;
 mod backend;
+mod backup;
 mod census;
 mod config;
 mod connect;
@@ -35,4 +36,5 @@ mod tail;
 mod writer;
 
 pub use backend::SqliteBackend;
+pub use backup::back_up;
 pub use config::{DEFAULT_STREAM, SqliteConfig};

@@ -138,19 +138,18 @@ impl Live {
         matches
     }
 
-    /// Plans a claim, see [`Cursor::plan`]; and whether deliveries were given up on the way.
+    /// Plans a claim; see [`Cursor::plan`].
     pub(crate) fn plan(
         &mut self,
         member: MemberId,
         kind: MemberKind,
         max: usize,
         now: Timestamp,
-    ) -> (Plan, bool) {
-        let before = self.cursor.tally();
+    ) -> Plan {
+        let dropped = self.cursor.tally().dropped;
         let plan = self.cursor.plan(member, kind, max, now);
-        let after = self.cursor.tally();
-        if after.dropped != before.dropped {
-            // The letters that they were redriven from go with them.
+        if self.cursor.tally().dropped != dropped {
+            // Suspects out of attempts were dropped on the way: so are the letters they came from.
             let (cursor, gone) = (&self.cursor, &mut self.letters_gone);
             self.redriven.retain(|position, letter| {
                 let kept = *position > cursor.frontier() || cursor.standing(*position).is_some();
@@ -160,7 +159,7 @@ impl Live {
                 kept
             });
         }
-        (plan, after != before)
+        plan
     }
 
     /// Settles one delivery; see [`Cursor::settle`].
