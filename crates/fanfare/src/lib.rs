@@ -35,3 +35,8 @@ pub async fn backend(url: &str) -> Result<Arc<dyn Backend>> {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The code of the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/getting-started.md")]
+struct GettingStarted;

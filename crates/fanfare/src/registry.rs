@@ -1,12 +1,15 @@
 //! The only list of backends: one line each. A line names the scheme of its URLs and says how an
 //! address becomes a backend; everything else about a backend is its own crate's.
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use fanfare_core::backend::Backend;
+use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
+use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
 use crate::address::Address;
 
@@ -22,13 +25,23 @@ struct Entry {
     scheme: &'static str,
     example: &'static str,
     open: fn(Address) -> Opening,
+    back_up: fn(Address, &Path) -> Result<u64>,
 }
 
-const BACKENDS: [Entry; 1] = [Entry {
-    scheme: "memory",
-    example: "memory:",
-    open: |address| Box::pin(async { memory(address) }),
-}];
+static BACKENDS: [Entry; 2] = [
+    Entry {
+        scheme: "memory",
+        example: "memory:",
+        open: |address| Box::pin(async { memory(address) }),
+        back_up: |_, _| Err(nothing_to_copy()),
+    },
+    Entry {
+        scheme: "sqlite",
+        example: "sqlite:DIR",
+        open: |address| Box::pin(sqlite(address)),
+        back_up: |address, target| fanfare_sqlite::back_up(&sqlite_config(address)?, target),
+    },
+];
 
 /// What a URL of each backend looks like.
 pub fn examples() -> impl Iterator<Item = &'static str> {
@@ -37,21 +50,35 @@ pub fn examples() -> impl Iterator<Item = &'static str> {
 
 /// Opens the backend at `address`.
 pub async fn open(address: Address) -> Result<Arc<dyn Backend>> {
+    (entry(&address)?.open)(address).await
+}
+
+/// Copies the stream at `address` into the directory `target`, as of one moment and while another
+/// process may use it; answers the bytes of the copy. Blocks.
+pub fn back_up(address: Address, target: &Path) -> Result<u64> {
+    (entry(&address)?.back_up)(address, target)
+}
+
+fn entry(address: &Address) -> Result<&'static Entry> {
     let found = BACKENDS
         .iter()
         .find(|entry| entry.scheme == address.scheme());
-    if let Some(entry) = found {
-        return (entry.open)(address).await;
-    }
-    let known: Vec<_> = examples().collect();
-    Err(Error::new(
-        ErrorKind::Unsupported,
-        format!(
+    found.ok_or_else(|| {
+        let known: Vec<_> = examples().collect();
+        let message = format!(
             "this build has no backend `{}:`; it has {}",
             address.scheme().escape_debug(),
             known.join(" and ")
-        ),
-    ))
+        );
+        Error::new(ErrorKind::Unsupported, message)
+    })
+}
+
+fn nothing_to_copy() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "a backend in memory has nothing to copy",
+    )
 }
 
 /// `memory:?max_events=N&max_bytes=N`; every opening is a stream of its own.
@@ -77,6 +104,29 @@ fn memory(mut address: Address) -> Result<Arc<dyn Backend>> {
     Ok(MemoryBackend::open(config))
 }
 
+async fn sqlite(address: Address) -> Result<Arc<dyn Backend>> {
+    Ok(SqliteBackend::open(sqlite_config(address)?).await?)
+}
+
+/// `sqlite:DIR?stream=NAME&max_bytes=N&retention=7d`.
+fn sqlite_config(mut address: Address) -> Result<SqliteConfig> {
+    if address.path().is_empty() {
+        return Err(Error::invalid(
+            "/backend",
+            "a sqlite: URL names a directory, as in sqlite:./data",
+        ));
+    }
+    let mut config = SqliteConfig::new(PathBuf::from(address.path()));
+    config.data_bytes = MAX_DATA_BYTES;
+    config.stream = address.take_stream()?;
+    config.max_bytes = address.take_number("max_bytes")?;
+    if let Some(retention) = address.take("retention") {
+        config.retention = duration::parse(&retention)?;
+    }
+    address.finish()?;
+    Ok(config)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,7 +146,12 @@ mod tests {
         let error = open_url("kafka://ada:hunter2@host").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported);
         assert!(!error.to_string().contains("hunter2"));
-        for url in ["memory:x", "memory:?max_events=many", "memory:?x=1"] {
+        for url in [
+            "memory:x",
+            "memory:?max_events=many",
+            "sqlite:",
+            "memory:?x=1",
+        ] {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
         }
