@@ -10,7 +10,6 @@
 mod compare;
 mod cursor;
 mod floor;
-mod forms;
 mod load;
 mod machine;
 mod measure;
@@ -62,8 +61,6 @@ enum Suite {
     Cursor,
     /// Matching very many patterns.
     Pattern,
-    /// Reading and writing one event in its forms.
-    Forms,
     /// Everything.
     All,
 }
@@ -97,9 +94,6 @@ async fn main() -> Outcome<()> {
     report.say(&machine::describe(&options)?);
     if options.wants(Suite::Pattern) {
         pattern::run(&options, &mut report);
-    }
-    if options.wants(Suite::Forms) {
-        forms::run(&options, &mut report)?;
     }
     if options.wants(Suite::Memory) {
         memory::run(&options, &mut report).await?;

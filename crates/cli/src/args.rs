@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Client;
 use crate::commands::{
-    audit, bench, conformance, dead_letters, demo, doctor, events, import, publish, serve,
+    audit, backup, bench, conformance, dead_letters, demo, doctor, events, import, publish, serve,
     subscriptions, tail,
 };
 use crate::failure::Result;
@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Audit(audit::Audit),
     /// Check configuration, server and backend, and explain what is found.
     Doctor(doctor::Doctor),
+    /// Copy a database while it is in use.
+    Backup(backup::Backup),
     /// Run the published conformance suite against a backend of yours.
     Conformance(conformance::Conformance),
     /// Measure a backend of yours: throughput, latency, and what its disk can do.

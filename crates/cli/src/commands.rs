@@ -1,6 +1,7 @@
 //! One file per command noun; each has its options and what it does.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod conformance;
 pub(crate) mod dead_letters;
@@ -30,6 +31,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::DeadLetters(command) => command.run(&common).await,
         Command::Audit(command) => command.run(&common).await,
         Command::Doctor(command) => command.run(&common).await,
+        Command::Backup(command) => command.run(&common).await,
         Command::Conformance(command) => command.run(&common).await,
         Command::Bench(command) => command.run(&common).await,
     }

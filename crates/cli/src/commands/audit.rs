@@ -109,12 +109,16 @@ impl Report {
 
     /// The table, and what is wrong.
     pub(crate) fn show(&self, out: Output) -> Result<()> {
-        out.table(&self.table())?;
+        if !self.subscriptions.is_empty() {
+            out.table(&self.table())?;
+        }
         let broken = self.subscriptions.iter().filter(|audited| !audited.holds());
         for audited in broken {
             audited.show(out)?;
         }
-        let (tone, text) = if self.holds() {
+        let (tone, text) = if self.subscriptions.is_empty() {
+            (Tone::Plain, "there is no subscription yet")
+        } else if self.holds() {
             (
                 Tone::Good,
                 "conservation holds: every event is accounted for",

@@ -113,6 +113,36 @@ fn a_killed_import_run_again_stores_each_line_once() {
 }
 
 #[test]
+fn an_import_outlives_a_server_that_was_killed_under_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::on_disk(dir.path(), "127.0.0.1:0");
+    let text = file(400);
+    let (first, second) = text.split_at(text.len() / 2);
+    let mut command = server.command(&["import", "-", "--batch", "10"]);
+    command.stdin(Stdio::piped());
+    let mut import = Running::start(command);
+    let mut stdin = import.stdin();
+    stdin.write_all(first.as_bytes()).unwrap();
+    server.run(&["tail", "--since", "1h", "-n", "100"]).ok();
+    let server = server.kill_and_restart(dir.path());
+    stdin.write_all(second.as_bytes()).unwrap();
+    drop(stdin);
+    let ended = import.end();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    // A batch whose answer the kill swallowed was stored before it was sent again.
+    let counts: Vec<usize> = ended
+        .out
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    assert_eq!(counts.iter().sum::<usize>(), 400, "{ended:?}");
+    assert_eq!(
+        server.run(&["events", "list", "--json"]).objects().len(),
+        400
+    );
+}
+
+#[test]
 fn what_cannot_be_read_is_said_before_anything_is_sent() {
     let server = Server::in_memory();
     let line = server.run(&["import", "/nowhere.jsonl"]).failed(2);

@@ -2,6 +2,7 @@
 //! they end is tested here; what the backends promise is the conformance suite's.
 #![cfg(test)]
 
+mod backup;
 mod config;
 mod dead_letters;
 mod demo;

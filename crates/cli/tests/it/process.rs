@@ -1,6 +1,7 @@
 //! Starting the binary, and waiting for it within a limit.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
@@ -185,6 +186,19 @@ impl Server {
     /// On a backend of its own in memory.
     pub(crate) fn in_memory() -> Self {
         Self::start(&["--backend", "memory:", "--listen", "127.0.0.1:0"])
+    }
+
+    /// On a database in `dir`, listening on `listen`.
+    pub(crate) fn on_disk(dir: &Path, listen: &str) -> Self {
+        let dir = dir.to_str().unwrap();
+        Self::start(&["--data-dir", dir, "--listen", listen])
+    }
+
+    /// Kills it without warning and starts it again on the same database and port.
+    pub(crate) fn kill_and_restart(self, dir: &Path) -> Self {
+        let address = self.address().to_owned();
+        self.process.kill();
+        Self::on_disk(dir, &address)
     }
 
     fn start(options: &[&str]) -> Self {

@@ -45,3 +45,35 @@ fn a_backend_that_is_not_there_is_said_without_its_credentials() {
     let line = run(fanfare(&["serve", "--backend", "./data"])).failed(2);
     assert!(line.contains("sqlite:"), "{line}");
 }
+
+#[test]
+fn a_second_server_on_the_directory_is_refused_and_the_first_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::on_disk(dir.path(), "127.0.0.1:0");
+    let args = ["serve", "--listen", "127.0.0.1:0", "--data-dir"];
+    let mut second = fanfare(&args);
+    second.arg(dir.path());
+    let line = run(second).failed(1);
+    assert!(line.contains("in use by another process"), "{line}");
+    server.run(&["publish", "a"]).ok();
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_said_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "not a database").unwrap();
+    let mut in_the_way = fanfare(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+    in_the_way.arg(&file);
+    let ended = run(in_the_way);
+    assert!(
+        ended.err.starts_with("error: ") && ended.err.lines().count() == 1,
+        "{ended:?}"
+    );
+
+    std::fs::write(dir.path().join("fanfare.db"), vec![7; 8192]).unwrap();
+    let mut damaged = fanfare(&["serve", "--listen", "127.0.0.1:0", "--data-dir"]);
+    damaged.arg(dir.path());
+    let line = run(damaged).failed(1);
+    assert!(line.contains("damaged"), "{line}");
+}

@@ -1,7 +1,5 @@
 //! Reading the CloudEvents JSON format, one event or a batch.
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use super::attribute::{Form, Value};
@@ -51,7 +49,7 @@ pub(super) fn read(json: &str, form: Form) -> Result<EventBuilder> {
         match Value::read(raw) {
             Ok(Some(value)) => {
                 if let ("datacontenttype", Value::Text(text)) = (&**name, &value) {
-                    payload.content_type = Some(text.clone());
+                    payload.content_type = Some(text.to_string());
                 }
                 builder = form.set(builder, name, value);
             }
@@ -71,7 +69,7 @@ pub(super) fn read(json: &str, form: Form) -> Result<EventBuilder> {
 /// The members that hold data, read last because the media type says how.
 #[derive(Default)]
 struct Payload<'a> {
-    content_type: Option<Cow<'a, str>>,
+    content_type: Option<String>,
     data: Option<&'a RawValue>,
     base64: Option<&'a RawValue>,
 }

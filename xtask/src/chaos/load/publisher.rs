@@ -12,8 +12,6 @@ use crate::chaos::record::Entry;
 
 /// Ids whose intent is synced in one go, before the first of them is published.
 const BLOCK: usize = 64;
-/// How many ordering keys there are.
-const KEYS: u64 = 97;
 /// One in so many doubtful publishes is never tried again.
 const LEFT_ALONE: u64 = 4;
 
@@ -118,16 +116,10 @@ fn event(id: &str) -> String {
     let mut event = String::new();
     let _ = write!(
         event,
-        r#"{{"specversion":"1.0","id":"{id}","source":"/chaos","type":"chaos.tick","partitionkey":"k{}","datacontenttype":"application/json","data":{}}}"#,
-        key(id),
+        r#"{{"specversion":"1.0","id":"{id}","source":"/chaos","type":"chaos.tick","datacontenttype":"application/json","data":{}}}"#,
         data(id)
     );
     event
-}
-
-/// The ordering key of the event with this id.
-pub(crate) fn key(id: &str) -> u64 {
-    id.bytes().map(u64::from).sum::<u64>() % KEYS
 }
 
 /// What the event with this id carries, and nothing else will do: 30 to about 1,000 bytes.
