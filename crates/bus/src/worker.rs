@@ -15,7 +15,7 @@ mod run;
 mod settle;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanfare_core::Result;
@@ -90,8 +90,6 @@ enum Stage {
     Running,
     /// Nothing new is received or started.
     Draining,
-    /// No handler runs any more.
-    Finishing,
     /// Whatever is left is given up: it comes back by itself.
     Cut,
     /// The consumer is closed.
@@ -130,6 +128,8 @@ pub(crate) struct Core {
     done: Mutex<Vec<Finished>>,
     /// Something is done.
     settle: Notify,
+    /// Tasks that may still receive or finish deliveries.
+    busy: AtomicUsize,
     failing: Mutex<Option<String>>,
     released: AtomicU64,
     cut_off: AtomicU64,
@@ -208,6 +208,7 @@ impl Core {
             room: Notify::new(),
             done: Mutex::default(),
             settle: Notify::new(),
+            busy: AtomicUsize::new(workers + 1),
             failing: Mutex::default(),
             released: AtomicU64::new(0),
             cut_off: AtomicU64::new(0),
@@ -290,8 +291,6 @@ impl Core {
         let mut all = std::mem::take(&mut *tasks).into_iter();
         let (settler, heartbeat) = (all.next(), all.next());
         self.until(deadline, all).await;
-        self.advance(Stage::Finishing);
-        self.settle.notify_one();
         self.until(deadline, settler).await;
         self.until(deadline, heartbeat).await;
         Stopped {
@@ -359,6 +358,17 @@ impl Core {
     async fn reached(&self, stage: Stage) {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = self.stage.subscribe().wait_for(|now| *now >= stage).await;
+    }
+}
+
+/// Held by every task that may still receive or finish deliveries: the consumer is closed after
+/// the last of them, so that nothing is leased to a member that is gone.
+struct Busy(Arc<Core>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::AcqRel);
+        self.0.settle.notify_one();
     }
 }
 

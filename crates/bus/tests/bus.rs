@@ -20,6 +20,9 @@ mod failing;
 mod publishing;
 #[path = "bus/shutdown.rs"]
 mod shutdown;
+#[cfg(test)]
+#[path = "bus/stress.rs"]
+mod stress;
 #[path = "bus/subscribing.rs"]
 mod subscribing;
 #[cfg(test)]

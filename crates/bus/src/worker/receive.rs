@@ -13,7 +13,7 @@ use fanfare_core::subscription::{Start, SubscriptionSpec};
 use fanfare_core::timestamp::Timestamp;
 use futures::future::{Either, select};
 
-use super::{Core, Stage};
+use super::{Busy, Core, Stage};
 use crate::retry::Backoff;
 
 /// A full window that empties faster than this was too small.
@@ -22,6 +22,7 @@ const QUICK: Duration = Duration::from_millis(25);
 const SLOW: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(core: Arc<Core>) {
+    let _busy = Busy(Arc::clone(&core));
     let mut window = Window::new(&core);
     let mut backoff = Backoff::new(core.limits.reconnect_max);
     let mut stop = pin!(core.reached(Stage::Draining));

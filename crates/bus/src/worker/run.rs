@@ -13,7 +13,7 @@ use futures::StreamExt;
 use futures::future::{Either, select};
 use futures::stream::FuturesUnordered;
 
-use super::{Core, Finished, Stage};
+use super::{Busy, Core, Finished, Stage};
 use crate::dispatch::{Handling, Running};
 use crate::handler::Outcome;
 use crate::retry;
@@ -24,6 +24,7 @@ const TURN: usize = 256;
 const CHUNK: usize = 32;
 
 pub(super) async fn run(core: Arc<Core>, index: usize, slots: usize) {
+    let _busy = Busy(Arc::clone(&core));
     let mut worker = Worker {
         core: Arc::clone(&core),
         index,

@@ -15,17 +15,16 @@ use crate::telemetry::Tally;
 
 pub(super) async fn run(core: Arc<Core>) {
     loop {
-        let stage = *core.stage.borrow();
+        // Read before the batch is taken: what the last task finished is then in it.
+        let last = core.busy.load(Ordering::Acquire) == 0;
         let batch = std::mem::take(&mut *core.done.lock());
         if !batch.is_empty() {
             core.settle_all(batch).await;
             core.room.notify_one();
-        } else if stage >= Stage::Finishing {
+        } else if last {
             break;
         } else {
-            let more = pin!(core.settle.notified());
-            let cut = pin!(core.reached(Stage::Cut));
-            let _ = select(more, cut).await;
+            core.settle.notified().await;
         }
     }
     if let Err(error) = core.consumer().close().await {
