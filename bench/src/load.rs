@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare::core::data::Data;
@@ -9,6 +10,7 @@ use fanfare::core::event::Event;
 use fanfare::core::event_type::EventType;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::Outcome;
 use crate::measure::{Run, Sample, Watch, latencies};
@@ -71,6 +73,35 @@ where
     Ok(run.end(count, all))
 }
 
+/// Publishes at a steady rate whatever the answers take, one event a millisecond; latencies count
+/// from the moment an event was due.
+pub(crate) async fn paced<F>(
+    count: usize,
+    publish: impl Fn(Event) -> F + Clone + Send + 'static,
+) -> Outcome<Sample>
+where
+    F: Future<Output = Outcome<()>> + Send + 'static,
+{
+    let events = events(count)?;
+    let run = Run::begin();
+    let mut tasks = JoinSet::new();
+    let mut every = tokio::time::interval(Duration::from_millis(1));
+    every.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    for event in events {
+        let due = every.tick().await;
+        let publish = publish.clone();
+        tasks.spawn(async move {
+            publish(event).await?;
+            Outcome::Ok(due.elapsed())
+        });
+    }
+    let mut all = latencies();
+    while let Some(taken) = tasks.join_next().await {
+        all.saturating_record(as_nanos(taken??));
+    }
+    Ok(run.end(count, all))
+}
+
 fn shares(events: Vec<Event>, count: usize) -> Vec<Vec<Event>> {
     let mut shares: Vec<Vec<Event>> = (0..count).map(|_| Vec::new()).collect();
     let mut next = 0;
@@ -85,7 +116,11 @@ fn shares(events: Vec<Event>, count: usize) -> Vec<Vec<Event>> {
 
 /// Nanoseconds on the watch.
 pub(crate) fn nanos(watch: Watch) -> u64 {
-    u64::try_from(watch.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    as_nanos(watch.elapsed())
+}
+
+fn as_nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Counts what handlers did and tells when all is done.

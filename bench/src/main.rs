@@ -10,6 +10,7 @@
 mod compare;
 mod cursor;
 mod floor;
+mod forms;
 mod load;
 mod machine;
 mod measure;
@@ -61,6 +62,8 @@ enum Suite {
     Cursor,
     /// Matching very many patterns.
     Pattern,
+    /// Reading and writing one event in its forms.
+    Forms,
     /// Everything.
     All,
 }
@@ -94,6 +97,9 @@ async fn main() -> Outcome<()> {
     report.say(&machine::describe(&options)?);
     if options.wants(Suite::Pattern) {
         pattern::run(&options, &mut report);
+    }
+    if options.wants(Suite::Forms) {
+        forms::run(&options, &mut report)?;
     }
     if options.wants(Suite::Memory) {
         memory::run(&options, &mut report).await?;

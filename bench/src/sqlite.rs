@@ -1,17 +1,21 @@
 //! The sqlite backend against raw SQLite that does the same work, and against a bare file.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fanfare::bus::{Bus, Raw};
+use fanfare::core::event::Event;
+use fanfare::core::id::EventId;
 use fanfare::core::subscription::Start;
 use tempfile::TempDir;
+use tokio::sync::Notify;
 
 use crate::compare::{Contender, compare};
 use crate::floor;
-use crate::load::{Countdown, callers, events};
+use crate::load::{Countdown, callers, events, paced};
 use crate::measure::{Run, Sample, latencies};
 use crate::report::Report;
 use crate::{Options, Outcome};
@@ -22,6 +26,8 @@ const PUBLISH: [(usize, usize); 4] = [(1, 8_000), (64, 300_000), (256, 500_000),
 const CONSUME: usize = 400_000;
 /// Events of an end-to-end run.
 const END_TO_END: usize = 300_000;
+/// Events of a run at a steady rate.
+const PACED: usize = 5_000;
 /// Handlers at once.
 const HANDLERS: usize = 32;
 /// How long a run may take to drain.
@@ -39,6 +45,16 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> Outcome<()> {
         let title = format!("publish, {callers} callers");
         compare(report, &title, options.repetitions, &contenders).await?;
     }
+    let count = options.events(PACED);
+    let contenders = [
+        Contender::new("raw sqlite", || paced_raw(fresh(options), count)),
+        Contender::new("fanfare", || paced_publish(fresh(options), count)),
+        Contender::new("fanfare, publish to handler", || {
+            paced_to_handler(fresh(options), count)
+        }),
+    ];
+    let title = "publish at a steady 1,000 events/s, latency from the moment each was due";
+    compare(report, title, options.repetitions, &contenders).await?;
     let count = options.events(CONSUME);
     let contenders = [
         Contender::new("raw sqlite, 100 per commit", || {
@@ -46,13 +62,8 @@ pub(crate) async fn run(options: &Options, report: &mut Report) -> Outcome<()> {
         }),
         Contender::new("fanfare", || consume(fresh(options), count)),
     ];
-    compare(
-        report,
-        "consume a backlog: read, handle, settle",
-        options.repetitions,
-        &contenders,
-    )
-    .await?;
+    let title = "consume a backlog: read, handle, settle";
+    compare(report, title, options.repetitions, &contenders).await?;
     let count = options.events(END_TO_END);
     for subscriptions in [1, 3] {
         let contenders = [
@@ -111,13 +122,70 @@ async fn publish(dir: Dir, count_callers: usize, count: usize) -> Outcome<Sample
 async fn publish_on(bus: &Bus, count_callers: usize, count: usize) -> Outcome<Sample> {
     let bus = bus.clone();
     callers(count_callers, events(count)?, move |event| {
-        let bus = bus.clone();
+        publish_one(bus.clone(), event)
+    })
+    .await
+}
+
+async fn paced_raw(dir: Dir, count: usize) -> Outcome<Sample> {
+    let dir = dir?;
+    let group = floor::sqlite::open(dir.path())?;
+    paced(count, move |event| {
+        let group = group.clone();
+        async move { group.publish(event).await }
+    })
+    .await
+}
+
+async fn paced_publish(dir: Dir, count: usize) -> Outcome<Sample> {
+    let dir = dir?;
+    let bus = open(dir.path().to_path_buf()).await?;
+    let publisher = bus.clone();
+    let sample = paced(count, move |event| publish_one(publisher.clone(), event)).await?;
+    bus.shutdown(GRACE).await?;
+    Ok(sample)
+}
+
+/// Latencies are those of the handler: it tells the publisher's task that waits for it.
+async fn paced_to_handler(dir: Dir, count: usize) -> Outcome<Sample> {
+    let dir = dir?;
+    let bus = open(dir.path().to_path_buf()).await?;
+    let arrived: Arc<Mutex<HashMap<EventId, Arc<Notify>>>> = Arc::default();
+    let waiters = Arc::clone(&arrived);
+    bus.subscribe("bench", "orders.**")
+        .concurrency(HANDLERS)
+        .handle(move |event: Event| {
+            let waiter = locked(&waiters).remove(event.id());
+            async move {
+                if let Some(waiter) = waiter {
+                    waiter.notify_one();
+                }
+            }
+        })
+        .await?;
+    let publisher = bus.clone();
+    let sample = paced(count, move |event| {
+        let (bus, arrived) = (publisher.clone(), Arc::clone(&arrived));
         async move {
-            bus.publish(event).await?;
+            let waiter = Arc::new(Notify::new());
+            locked(&arrived).insert(event.id().clone(), Arc::clone(&waiter));
+            publish_one(bus, event).await?;
+            waiter.notified().await;
             Ok(())
         }
     })
-    .await
+    .await?;
+    bus.shutdown(GRACE).await?;
+    Ok(sample)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn publish_one(bus: Bus, event: Event) -> Outcome<()> {
+    bus.publish(event).await?;
+    Ok(())
 }
 
 async fn consume_raw(dir: Dir, count: usize) -> Outcome<Sample> {

@@ -395,22 +395,23 @@ fn forget(tx: &Connection, number: i64) -> rusqlite::Result<()> {
 
 /// The position behind which a new subscription begins.
 fn base_of(act: &Act<'_>, stream: &Stream, start: Start) -> rusqlite::Result<u64> {
-    let (first, head) = (stream.trimmed(), act.head);
+    let (first, head) = (stream.trimmed(), act.head.max(stream.trimmed()));
     Ok(match start {
         Start::Latest => head,
         Start::Earliest => first,
-        Start::After(position) => position.low().clamp(first, head.max(first)),
+        Start::After(position) => position.low().clamp(first, head),
         Start::Time(time) => history::first_recorded(act.tx, first, head, time)? - 1,
     })
 }
 
 /// The position behind which a seek goes on. Events of the transaction that runs are not counted yet.
 fn resolve(tx: &Connection, stream: &Stream, to: &SeekTo) -> Answer<u64> {
-    let (first, head) = (stream.trimmed(), stream.tail.head());
+    let first = stream.trimmed();
+    let head = stream.tail.head().max(first);
     Ok(Ok(match to {
         SeekTo::Earliest => first,
         SeekTo::Latest => head,
-        SeekTo::After(position) => position.low().clamp(first, head.max(first)),
+        SeekTo::After(position) => position.low().clamp(first, head),
         SeekTo::Time(time) => history::first_recorded(tx, first, head, *time)? - 1,
         SeekTo::Event(id) => return Ok(behind_event(tx, stream, id)),
     }))

@@ -181,6 +181,7 @@ impl Backend for SqliteBackend {
             }
         }
         self.inner.queue.close().await;
+        self.inner.running.clear();
         self.inner.readers.close();
         Ok(())
     }

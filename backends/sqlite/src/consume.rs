@@ -41,6 +41,8 @@ enum Step {
     Idle(Option<Timestamp>),
     /// Events that are due are not in memory.
     Fetch(Plan, Bodies, bodies::Missing),
+    /// Suspects without attempts left were given up: that has to be written.
+    GaveUp,
     /// The frontier is behind the tail, at this position.
     Behind(u64),
 }
@@ -84,6 +86,7 @@ impl SqliteConsumer {
             match self.look(max)? {
                 Step::Deliver(deliveries) => return Ok(Ok(deliveries)),
                 Step::Idle(until) => return Ok(Err(until)),
+                Step::GaveUp => self.flush().await?,
                 Step::Behind(frontier) => self.read_ahead(frontier).await?,
                 Step::Fetch(plan, mut bodies, missing) => {
                     bodies.append(&mut bodies::from_disk(&self.inner, missing).await?);
@@ -109,7 +112,10 @@ impl SqliteConsumer {
         if live.paused {
             return Ok(Step::Idle(None));
         }
-        let plan = live.plan(self.member, self.kind, max, now);
+        let (plan, gave_up) = live.plan(self.member, self.kind, max, now);
+        if gave_up {
+            return Ok(Step::GaveUp);
+        }
         let below: Vec<u64> = plan
             .suspect
             .into_iter()
@@ -211,14 +217,20 @@ impl SqliteConsumer {
                 clock: &self.inner.stream.config.clock,
             }
         };
-        if is_suspect && !handing.deliveries.is_empty() && self.subscription.number.is_some() {
+        if is_suspect && !handing.deliveries.is_empty() {
             // Its attempt is counted on disk before it can kill us again.
-            self.inner
-                .queue
-                .flush(Arc::clone(&self.subscription))
-                .await?;
+            self.flush().await?;
         }
         Ok(handing.done())
+    }
+
+    /// Writes what changed, where there is anything to write to.
+    async fn flush(&self) -> Result<()> {
+        if self.subscription.number.is_none() {
+            return Ok(());
+        }
+        let subscription = Arc::clone(&self.subscription);
+        self.inner.queue.flush(subscription).await
     }
 
     async fn read_ahead(&self, frontier: u64) -> Result<()> {
@@ -303,12 +315,8 @@ impl Consumer for SqliteConsumer {
             settlements.into_iter().map(settle).collect()
         };
         self.subscription.wake();
-        let counted = answers.contains(&Settled::Done);
-        if counted && self.subscription.number.is_some() {
-            self.inner
-                .queue
-                .flush(Arc::clone(&self.subscription))
-                .await?;
+        if answers.contains(&Settled::Done) {
+            self.flush().await?;
         }
         Ok(answers)
     }
@@ -322,12 +330,8 @@ impl Consumer for SqliteConsumer {
             .collect();
         let answers = self.subscription.live.lock().cursor.extend(&named, until);
         // The lease of an embedded member ends with this process, whatever is on disk.
-        let outlives_us = self.kind == MemberKind::External && self.subscription.number.is_some();
-        if outlives_us && answers.contains(&Settled::Done) {
-            self.inner
-                .queue
-                .flush(Arc::clone(&self.subscription))
-                .await?;
+        if self.kind == MemberKind::External && answers.contains(&Settled::Done) {
+            self.flush().await?;
         }
         Ok(answers)
     }
@@ -337,11 +341,8 @@ impl Consumer for SqliteConsumer {
             return Ok(());
         }
         self.leave();
-        if self.subscription.number.is_some() && self.inner.stream.check().is_ok() {
-            self.inner
-                .queue
-                .flush(Arc::clone(&self.subscription))
-                .await?;
+        if self.inner.stream.check().is_ok() {
+            self.flush().await?;
         }
         Ok(())
     }

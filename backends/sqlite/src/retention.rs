@@ -13,6 +13,7 @@ use fanfare_core::timestamp::Timestamp;
 use fanfare_cursor::block_of;
 use rusqlite::{Connection, OptionalExtension};
 
+use crate::admin::counts;
 use crate::backend::Inner;
 use crate::row::{integer, unsigned};
 use crate::stream::Stream;
@@ -48,7 +49,7 @@ pub(crate) async fn trim_old(inner: &Inner) -> Result<()> {
     let _turn = inner.stream.trimming.lock().await;
     let stream = Arc::clone(&inner.stream);
     let declare = move |act: &mut Act<'_>| {
-        let settled = settled_by_all(&stream);
+        let settled = settled_by_all(act.tx, &stream)?;
         let (now, keep) = (act.now, stream.config.retention);
         mark(act.tx, settled, now, keep.as_micros())?;
         let old = marked_before(act.tx, now - keep)?;
@@ -65,13 +66,21 @@ pub(crate) async fn trim_old(inner: &Inner) -> Result<()> {
 }
 
 /// Everything up to here is settled by every subscription.
-pub(crate) fn settled_by_all(stream: &Stream) -> u64 {
+pub(crate) fn settled_by_all(db: &Connection, stream: &Stream) -> rusqlite::Result<u64> {
     let head = stream.tail.head();
-    let lowest = |subscription: Arc<crate::subscription::Subscription>| {
-        subscription.live.lock().cursor.lowest_unsettled() - 1
-    };
-    let all = stream.subscriptions.all().into_iter();
-    all.map(lowest).min().unwrap_or(head).min(head)
+    let mut settled = head;
+    for subscription in stream.subscriptions.all() {
+        let live = &mut *subscription.live.lock();
+        let lowest = live.cursor.lowest_unsettled();
+        let frontier = live.cursor.frontier();
+        // Nobody may have looked above the frontier because nothing there is theirs.
+        let nothing_above =
+            lowest == frontier + 1 && counts::matching(db, stream, live, frontier, head)? == 0;
+        if !nothing_above {
+            settled = settled.min(lowest - 1);
+        }
+    }
+    Ok(settled)
 }
 
 /// Lets the log begin behind the last whole block up to `last`, if that is later than now; whether it

@@ -23,9 +23,9 @@ const MOST: usize = (PAGE - 12) / RANGE;
 /// A range of positions that ran: subscription number, first and last.
 pub(crate) type Ran = (i64, u64, u64);
 
-/// The note of one process.
+/// The note of one process; none once it ended well.
 #[derive(Debug)]
-pub(crate) struct Running(Mutex<Note>);
+pub(crate) struct Running(Mutex<Option<Note>>);
 
 #[derive(Debug)]
 struct Note {
@@ -53,12 +53,15 @@ impl Running {
             ranges: BTreeMap::new(),
             failed: false,
         };
-        Ok((Self(Mutex::new(note)), left))
+        Ok((Self(Mutex::new(Some(note))), left))
     }
 
     /// What runs of one subscription now.
     pub(crate) fn note(&self, number: i64, ranges: impl Iterator<Item = (u64, u64)>) {
         let mut note = self.0.lock();
+        let Some(note) = &mut *note else {
+            return;
+        };
         let ranges: Vec<_> = ranges.take(MOST).collect();
         if note
             .ranges
@@ -74,6 +77,14 @@ impl Running {
             note.ranges.insert(number, ranges);
         }
         note.write();
+    }
+
+    /// Nothing runs any more, and nothing will.
+    pub(crate) fn clear(&self) {
+        if let Some(mut note) = self.0.lock().take() {
+            note.ranges.clear();
+            note.write();
+        }
     }
 }
 

@@ -138,18 +138,19 @@ impl Live {
         matches
     }
 
-    /// Plans a claim; see [`Cursor::plan`].
+    /// Plans a claim, see [`Cursor::plan`]; and whether deliveries were given up on the way.
     pub(crate) fn plan(
         &mut self,
         member: MemberId,
         kind: MemberKind,
         max: usize,
         now: Timestamp,
-    ) -> Plan {
-        let dropped = self.cursor.tally().dropped;
+    ) -> (Plan, bool) {
+        let before = self.cursor.tally();
         let plan = self.cursor.plan(member, kind, max, now);
-        if self.cursor.tally().dropped != dropped {
-            // Suspects out of attempts were dropped on the way: so are the letters they came from.
+        let after = self.cursor.tally();
+        if after.dropped != before.dropped {
+            // The letters that they were redriven from go with them.
             let (cursor, gone) = (&self.cursor, &mut self.letters_gone);
             self.redriven.retain(|position, letter| {
                 let kept = *position > cursor.frontier() || cursor.standing(*position).is_some();
@@ -159,7 +160,7 @@ impl Live {
                 kept
             });
         }
-        plan
+        (plan, after != before)
     }
 
     /// Settles one delivery; see [`Cursor::settle`].

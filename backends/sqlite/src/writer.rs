@@ -205,15 +205,22 @@ impl Writer {
         while self.used() >= limit {
             let trimmed = stream.trimmed();
             let first_block = *block_range(block_of(trimmed + 1)).end();
-            let upto = first_block.min(retention::settled_by_all(&stream));
             let begins = Arc::clone(&stream);
             let moved = self.run_now(move |act| {
-                let rows = retention::remove_rows(act.tx, trimmed)?;
-                Ok(rows > 0 || retention::begin_behind(act, &begins, upto)?)
+                if retention::remove_rows(act.tx, trimmed)? > 0 {
+                    return Ok(true);
+                }
+                let mut settled = retention::settled_by_all(act.tx, &begins)?;
+                if settled == begins.tail.head() {
+                    // The next event goes to the next block, so that this one can go whole.
+                    settled = settled.max(first_block);
+                }
+                retention::begin_behind(act, &begins, settled.min(first_block))
             })?;
             if !moved {
                 return Ok(());
             }
+            self.place.next = self.place.next.max(stream.trimmed() + 1);
             self.measure();
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,8 @@ impl EventType {
 
     /// Stands in while the other violations of an event without a valid type are collected.
     pub(crate) fn stand_in() -> Self {
-        Self("_".into())
+        static STAND_IN: LazyLock<EventType> = LazyLock::new(|| EventType("_".into()));
+        STAND_IN.clone()
     }
 
     /// The text.

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::chance;
 use super::http::{Answer, Http};
 use super::judge::{Balance, Held, Verdict, judge};
-use super::load::{Load, SUBSCRIPTIONS};
+use super::load::{Load, ORDERED, SUBSCRIPTIONS};
 use super::record::{self, Entry, Record};
 use crate::Result;
 use crate::command::Watchdog;
@@ -70,16 +70,17 @@ fn commands(load: &Load, path: &Path) -> Result {
     Ok(())
 }
 
-/// Makes sure that both subscriptions are there; once made they must never be new again.
+/// Makes sure that the subscriptions are there; once made they must never be new again.
 fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
     let mut http = Http::connect(address)?;
-    let body = json!({
-        "pattern": "chaos.**",
-        "start": "earliest",
-        "lease": format!("{}ms", LEASE.as_millis()),
-        "retry": { "max_attempts": 1_000 },
-    });
     for sub in SUBSCRIPTIONS {
+        let body = json!({
+            "pattern": "chaos.**",
+            "start": "earliest",
+            "ordered": sub == ORDERED,
+            "lease": format!("{}ms", LEASE.as_millis()),
+            "retry": { "max_attempts": 1_000 },
+        });
         let path = format!("/v1/subscriptions/{sub}");
         let answer = http.call("PUT", &path, "application/json", &body.to_string());
         let answer = good(answer, &path)?;

@@ -1,6 +1,8 @@
 //! The verdict: a pure function of the checker's record and of what the server holds in the end.
 //! It knows the promises and nothing of how a backend keeps them.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +63,10 @@ pub(super) struct Verdict {
 struct Lease {
     token: String,
     attempt: u32,
+    /// The line of the delivery.
+    line: u64,
+    /// The line of the first settlement sent that would end it.
+    ending: Option<u64>,
     ends: u64,
     standing: Standing,
 }
@@ -140,7 +146,7 @@ impl Judge {
             Entry::InDoubt { id } => {
                 self.events.entry(id.clone()).or_default().in_doubt = true;
             }
-            Entry::Delivered { .. } => self.delivered(entry),
+            Entry::Delivered { .. } => self.delivered(line, entry),
             Entry::Settling {
                 sub,
                 token,
@@ -150,6 +156,9 @@ impl Judge {
                 let (outcome, at) = (*outcome, *at);
                 if let Some(lease) = self.lease_of(sub, token) {
                     let again = matches!(lease.standing, Standing::Doubtful { .. });
+                    if outcome.is_final() {
+                        lease.ending.get_or_insert(line);
+                    }
                     lease.standing = Standing::Settling { outcome, at, again };
                 }
             }
@@ -189,7 +198,7 @@ impl Judge {
         self.verdict.broken.extend(wrong);
     }
 
-    fn delivered(&mut self, entry: &Entry) {
+    fn delivered(&mut self, line: u64, entry: &Entry) {
         let Entry::Delivered {
             sub,
             id,
@@ -224,6 +233,8 @@ impl Judge {
         leases.push(Lease {
             token: token.clone(),
             attempt: *attempt,
+            line,
+            ending: None,
             ends: asked + self.lease,
             standing: Standing::Open,
         });
@@ -288,6 +299,7 @@ impl Judge {
         for (sub, balance) in &held.audit {
             self.balance(sub, balance, &ids, &mut wrong);
         }
+        wrong.extend(order::check(&held.history, &self.leases));
         self.verdict.broken.extend(wrong);
     }
 

@@ -12,7 +12,8 @@ use super::http::{Failure, Http};
 use super::record::{Entry, Record};
 use crate::Result;
 
-pub(super) use consumer::SUBSCRIPTIONS;
+pub(super) use consumer::{ORDERED, SUBSCRIPTIONS};
+pub(super) use publisher::key;
 
 /// Publishers of one event at a time, and of batches.
 const PUBLISHERS: [usize; 3] = [1, 1, 8];

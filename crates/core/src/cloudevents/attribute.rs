@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::SPEC_VERSION;
-use super::members::Text;
+use super::members::text;
 use crate::event::{EventBuilder, ExtensionValue, extension, is_extension_name};
 use crate::event_type::EventType;
 use crate::id::EventId;
@@ -175,9 +175,9 @@ impl<'a> Value<'a> {
             Some(b'n') => Ok(None),
             Some(b't') => Ok(Some(Self::Boolean(true))),
             Some(b'f') => Ok(Some(Self::Boolean(false))),
-            Some(b'"') => match serde_json::from_str(json) {
-                Ok(Text(text)) => Ok(Some(Self::Text(text))),
-                Err(_) => Err("is not a string of Unicode characters"),
+            Some(b'"') => match text(json) {
+                Some(text) => Ok(Some(Self::Text(text))),
+                None => Err("is not a string of Unicode characters"),
             },
             Some(b'-' | b'0'..=b'9') => match json.parse() {
                 Ok(number) => Ok(Some(Self::Integer(number))),

@@ -1,5 +1,7 @@
 //! Reading the CloudEvents JSON format, one event or a batch.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::attribute::{Form, Value};
@@ -49,7 +51,7 @@ pub(super) fn read(json: &str, form: Form) -> Result<EventBuilder> {
         match Value::read(raw) {
             Ok(Some(value)) => {
                 if let ("datacontenttype", Value::Text(text)) = (&**name, &value) {
-                    payload.content_type = Some(text.to_string());
+                    payload.content_type = Some(text.clone());
                 }
                 builder = form.set(builder, name, value);
             }
@@ -69,7 +71,7 @@ pub(super) fn read(json: &str, form: Form) -> Result<EventBuilder> {
 /// The members that hold data, read last because the media type says how.
 #[derive(Default)]
 struct Payload<'a> {
-    content_type: Option<String>,
+    content_type: Option<Cow<'a, str>>,
     data: Option<&'a RawValue>,
     base64: Option<&'a RawValue>,
 }

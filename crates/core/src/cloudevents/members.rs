@@ -61,7 +61,10 @@ impl<'de> Visitor<'de> for Object {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut members = Members::default();
+        let mut members = Members {
+            list: Vec::with_capacity(16),
+            ..Members::default()
+        };
         while let Some(Text(name)) = map.next_key()? {
             members.take(name, map.next_value()?);
         }
@@ -119,7 +122,18 @@ impl<'de, const MAX: usize> Visitor<'de> for Array<MAX> {
 
 /// A string that borrows from the text where it has no escapes.
 #[derive(serde::Deserialize)]
-pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The text of a well-formed JSON string; none where its escapes make no Unicode characters, or
+/// where it is no string.
+pub(crate) fn text(json: &str) -> Option<Cow<'_, str>> {
+    let inner = json.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(json).ok().map(|Text(text)| text)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
 
 /// The text of `json`, or an error that says where it is not UTF-8.
 pub(crate) fn utf8(json: &[u8]) -> Result<&str> {

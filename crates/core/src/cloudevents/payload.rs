@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use super::members::Text;
+use super::members::text;
 use super::{MAX_JSON_DEPTH, media_type};
 use crate::data::{Data, DataKind};
 
@@ -16,9 +16,9 @@ pub(crate) fn from_member(raw: &RawValue, content_type: Option<&str>) -> Result<
         check_depth(json)?;
         return Ok(Data::json(Bytes::copy_from_slice(json.as_bytes())));
     }
-    match serde_json::from_str(json) {
-        Ok(Text(text)) => Ok(Data::text(text)),
-        Err(_) => Err("data must be a string because datacontenttype is not JSON".into()),
+    match text(json) {
+        Some(text) => Ok(Data::text(text)),
+        None => Err("data must be a string because datacontenttype is not JSON".into()),
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::{Absent, Codec, Field, Kind, Member, Place, SEGMENTS, Shape, TRACE_ID};
 use crate::cloudevents::attribute::{Form, Value};
-use crate::cloudevents::members::{Members, Text, utf8};
+use crate::cloudevents::members::{Members, text, utf8};
 use crate::cloudevents::{media_type, payload};
 use crate::error::{Error, Result};
 use crate::event::{Event, EventBuilder, extension};
@@ -167,14 +167,14 @@ fn value(shape: Shape, raw: &RawValue) -> Result<Option<Value<'_>>, String> {
     match shape {
         Shape::Json => Ok(Some(Value::Text(Cow::Borrowed(json)))),
         Shape::Integer => integer(json).map(Some),
-        Shape::Text | Shape::Time => match serde_json::from_str(json) {
-            Ok(Text(text)) if text.is_empty() => Ok(None),
-            Ok(Text(text)) if shape == Shape::Time => {
+        Shape::Text | Shape::Time => match text(json) {
+            Some(text) if text.is_empty() => Ok(None),
+            Some(text) if shape == Shape::Time => {
                 let time: Timestamp = text.parse().map_err(|e: Error| e.message().to_owned())?;
                 Ok(Some(Value::Text(time.to_string().into())))
             }
-            Ok(Text(text)) => Ok(Some(Value::Text(text))),
-            Err(_) => Err("must be a string".into()),
+            Some(text) => Ok(Some(Value::Text(text))),
+            None => Err("must be a string".into()),
         },
     }
 }

@@ -260,7 +260,7 @@ impl EventBuilder {
                 name,
                 format!("{name} is longer than {MAX_ATTRIBUTE_BYTES} bytes"),
             );
-        } else if value.chars().any(is_forbidden) {
+        } else if !is_plain(value) && value.chars().any(is_forbidden) {
             self.violate(
                 name,
                 format!("{name} contains a control character or noncharacter"),
@@ -288,6 +288,11 @@ pub fn is_extension_name(name: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
         && !RESERVED.contains(&name)
+}
+
+/// Most texts are, and need no second look.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| (0x20..0x7F).contains(&b))
 }
 
 fn is_forbidden(c: char) -> bool {

@@ -220,3 +220,67 @@ fn what_a_client_saw_go_wrong_counts() {
     });
     breaks(&record, &held(), "other bytes");
 }
+
+#[test]
+fn an_event_does_not_overtake_its_key() {
+    let of = |id: &str, entry: Entry| match entry {
+        Entry::Delivered {
+            token,
+            attempt,
+            since,
+            asked,
+            at,
+            ..
+        } => Entry::Delivered {
+            sub: "ordered".into(),
+            id: id.into(),
+            token,
+            attempt,
+            since,
+            asked,
+            at,
+        },
+        Entry::Settling {
+            token, outcome, at, ..
+        } => Entry::Settling {
+            sub: "ordered".into(),
+            token,
+            outcome,
+            at,
+        },
+        Entry::Settled { token, said, .. } => Entry::Settled {
+            sub: "ordered".into(),
+            token,
+            said,
+        },
+        other => other,
+    };
+    // Both ids have the same key; "ac" has another one.
+    let story = |second: &str| {
+        let first = [
+            of("ad", delivered("t1", 1, 0, 10_000)),
+            of("ad", settling("t1", Outcome::Ack, 11_000)),
+            of("ad", settled("t1", Said::Done)),
+        ];
+        let second = of(second, delivered("t2", 1, 0, 10_500));
+        (first, second)
+    };
+    let history: Vec<_> = ["ad", "da", "ac"].map(|id| (id.into(), "1".into())).into();
+    let overtaken = |record: &[Entry]| {
+        let held = Held {
+            history: history.clone(),
+            ..Held::default()
+        };
+        let broken = judge(record, &held, LEASE).broken;
+        broken.iter().any(|said| said.contains("came before"))
+    };
+    let (first, second) = story("da");
+    assert!(!overtaken(
+        &[&first[..], std::slice::from_ref(&second)].concat()
+    ));
+    assert!(overtaken(&[&first[..1], &[second], &first[1..]].concat()));
+    let (first, other_key) = story("ac");
+    assert!(!overtaken(
+        &[&first[..1], &[other_key], &first[1..]].concat()
+    ));
+}

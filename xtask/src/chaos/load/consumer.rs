@@ -1,5 +1,5 @@
-//! Pulls and settles without pause. One subscription acknowledges at once; the other sends each
-//! event back once, and drops or dead-letters some. What a consumer held when the server died it
+//! Pulls and settles without pause. One subscription acknowledges at once; one sends each event
+//! back once, and drops or dead-letters some; one is ordered, and sends some back. What a consumer held when the server died it
 //! either settles afterwards with the old token, or forgets.
 
 use serde_json::{Value, json};
@@ -11,8 +11,10 @@ use crate::chaos::chance::{self, Dice};
 use crate::chaos::record::{Entry, Outcome, Said};
 use crate::json::At;
 
-/// The names of both subscriptions.
-pub(crate) const SUBSCRIPTIONS: [&str; 2] = ["immediate", "retrying"];
+/// The subscription that is ordered by key.
+pub(crate) const ORDERED: &str = "ordered";
+/// The names of all subscriptions.
+pub(crate) const SUBSCRIPTIONS: [&str; 3] = ["immediate", "retrying", ORDERED];
 /// Deliveries in one pull.
 const PULL: u64 = 32;
 
@@ -94,7 +96,8 @@ impl Consumer {
     fn outcome(&self, id: &str, attempt: u32) -> Outcome {
         let sum: u64 = id.bytes().map(u64::from).sum();
         match (self.sub, attempt) {
-            ("immediate", _) => Outcome::Ack,
+            (ORDERED, 1) if sum.is_multiple_of(3) => Outcome::Retry(5_000),
+            ("immediate" | ORDERED, _) => Outcome::Ack,
             (_, 1) => Outcome::Retry(5_000 + sum % 4 * 10_000),
             _ if sum.is_multiple_of(40) => Outcome::DeadLetter,
             _ if sum.is_multiple_of(41) => Outcome::Drop,

@@ -12,6 +12,8 @@ use crate::chaos::record::Entry;
 
 /// Ids whose intent is synced in one go, before the first of them is published.
 const BLOCK: usize = 64;
+/// How many ordering keys there are.
+const KEYS: u64 = 97;
 /// One in so many doubtful publishes is never tried again.
 const LEFT_ALONE: u64 = 4;
 
@@ -116,10 +118,16 @@ fn event(id: &str) -> String {
     let mut event = String::new();
     let _ = write!(
         event,
-        r#"{{"specversion":"1.0","id":"{id}","source":"/chaos","type":"chaos.tick","datacontenttype":"application/json","data":{}}}"#,
+        r#"{{"specversion":"1.0","id":"{id}","source":"/chaos","type":"chaos.tick","partitionkey":"k{}","datacontenttype":"application/json","data":{}}}"#,
+        key(id),
         data(id)
     );
     event
+}
+
+/// The ordering key of the event with this id.
+pub(crate) fn key(id: &str) -> u64 {
+    id.bytes().map(u64::from).sum::<u64>() % KEYS
 }
 
 /// What the event with this id carries, and nothing else will do: 30 to about 1,000 bytes.
