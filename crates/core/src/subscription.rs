@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, Violation};
 use crate::pattern::PatternSet;
 use crate::position::Position;
 use crate::retry::RetryPolicy;
@@ -186,14 +186,21 @@ impl SubscriptionSpec {
 
     /// Names every value out of range.
     pub fn check(&self) -> Result<()> {
-        self.retry.check()?;
+        let mut violations = match self.retry.check() {
+            Ok(()) => Vec::new(),
+            Err(error) => error.violations().to_vec(),
+        };
         if !(MIN_LEASE..=MAX_LEASE).contains(&self.lease) {
             let given = duration::format(self.lease);
-            return Err(Error::invalid(
-                "/lease",
-                format!("lease must be 100ms to 12h, not {given}"),
-            ));
+            violations.push(Violation {
+                pointer: "/lease".into(),
+                detail: format!("lease must be 100ms to 12h, not {given}"),
+            });
         }
-        Ok(())
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::violating(violations))
+        }
     }
 }
