@@ -10,7 +10,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use fanfare::core::clock::Clock;
 use fanfare::core::error::{Error, ErrorKind, Status};
 use fanfare::core::history::{EventPage, EventQuery, Recorded};
 use fanfare::core::position::Position;
@@ -31,7 +30,8 @@ const PAGE: usize = 100;
 const LOOK: Duration = Duration::from_secs(30);
 /// How long to wait when the log cannot be read for the moment.
 const BACKOFF: Duration = Duration::from_secs(1);
-/// Pages read at most to count what a slow client missed.
+/// Events read at once to count what a slow client missed, and how often at most.
+const COUNTED_PAGE: usize = 1_000;
 const COUNTED_PAGES: usize = 100;
 /// The first lines: how long a client waits before it comes back, in milliseconds.
 const GREETING: &[u8] = b"retry: 1000\n\n";
@@ -54,10 +54,11 @@ pub(crate) fn routes() -> Vec<Route> {
 }
 
 /// Why a stream ends; the last thing a client is told.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Ending {
     Bye,
-    Lagged(u64),
+    /// The client was too slow; what it missed is what this query finds when it is told.
+    Lagged(EventQuery),
 }
 
 async fn tail(
@@ -105,8 +106,7 @@ async fn tail(
     let reader = Reader {
         events,
         ending,
-        clock: app.clock().clone(),
-        heartbeat: app.config().limits.tail_heartbeat,
+        app,
         greeted: false,
         _slot: slot,
     };
@@ -208,8 +208,7 @@ impl Follower {
                 return Ok(Some(Stop::Quietly));
             };
             if !self.offer(message).await {
-                let skipped = self.count_missed().await?;
-                return Ok(Some(Stop::Telling(Ending::Lagged(skipped))));
+                return Ok(Some(Stop::Telling(Ending::Lagged(self.query.clone()))));
             }
             self.query.after = Some(item.position);
         }
@@ -225,25 +224,6 @@ impl Follower {
         }
     }
 
-    /// How many matching events lie behind the last one that was queued; at least, where they are
-    /// very many.
-    async fn count_missed(&self) -> Result<u64, Error> {
-        let mut query = EventQuery {
-            limit: 1_000,
-            ..self.query.clone()
-        };
-        let mut missed = 0;
-        for _ in 0..COUNTED_PAGES {
-            let page = self.app.history()?.events(&query).await?;
-            missed += page.items.len() as u64;
-            match page.next {
-                Some(next) => query.after = Some(next),
-                None => break,
-            }
-        }
-        Ok(missed)
-    }
-
     /// Retention passed the place where the client was: says so and goes on with the oldest event.
     async fn skip_gap(&mut self) -> Result<Option<Stop>, Error> {
         let stats = self.app.backend().admin().stats().await?;
@@ -255,9 +235,7 @@ impl Follower {
         let body = serde_json::json!({ "from": from, "to": to }).to_string();
         let message = Bytes::from(format!("event: gap\ndata: {body}\n\n"));
         if !self.offer(message).await {
-            return Ok(Some(Stop::Telling(Ending::Lagged(
-                self.count_missed().await?,
-            ))));
+            return Ok(Some(Stop::Telling(Ending::Lagged(self.query.clone()))));
         }
         self.query.after = Some(Position(to.0.saturating_sub(1)));
         Ok(None)
@@ -268,8 +246,7 @@ impl Follower {
 struct Reader {
     events: mpsc::Receiver<Bytes>,
     ending: Arc<Mutex<Option<Ending>>>,
-    clock: Clock,
-    heartbeat: Duration,
+    app: App,
     greeted: bool,
     _slot: OwnedSemaphorePermit,
 }
@@ -289,27 +266,45 @@ impl Reader {
             self.greeted = true;
             return Some((Bytes::from_static(GREETING), true));
         }
+        let heartbeat = self.app.config().limits.tail_heartbeat;
         tokio::select! {
             biased;
             message = self.events.recv() => match message {
                 Some(message) => Some((message, true)),
-                None => self.farewell(),
+                None => self.farewell().await,
             },
-            () = self.clock.sleep(self.heartbeat) => {
+            () = self.app.clock().sleep(heartbeat) => {
                 Some((Bytes::from_static(b": still here\n\n"), true))
             }
         }
     }
 
-    fn farewell(&self) -> Option<(Bytes, bool)> {
-        let text = match (*self.ending.lock())? {
+    async fn farewell(&self) -> Option<(Bytes, bool)> {
+        let ending = self.ending.lock().take()?;
+        let text = match ending {
             Ending::Bye => "event: bye\ndata: {}\n\n".to_owned(),
-            Ending::Lagged(skipped) => {
+            Ending::Lagged(missed) => {
+                let skipped = count(&self.app, missed).await.ok()?;
                 format!("event: lagged\ndata: {{\"skipped\":{skipped}}}\n\n")
             }
         };
         Some((Bytes::from(text), false))
     }
+}
+
+/// How many events a query finds; at least, where they are very many.
+async fn count(app: &App, mut query: EventQuery) -> Result<u64, Error> {
+    query.limit = COUNTED_PAGE;
+    let mut found = 0;
+    for _ in 0..COUNTED_PAGES {
+        let page = app.history()?.events(&query).await?;
+        found += page.items.len() as u64;
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    Ok(found)
 }
 
 /// One event as an unnamed message. JSON data may hold line breaks between their tokens: each line
