@@ -23,6 +23,8 @@ pub struct Options {
     pub concurrency: usize,
     /// How long one case may take before it counts as failed. Default 60 s.
     pub case_limit: Duration,
+    /// How long a case waits for what must come. Default 20 s.
+    pub patience: Duration,
     /// Where random choices begin; a random seed when none.
     pub seed: Option<u64>,
 }
@@ -33,12 +35,24 @@ impl Default for Options {
             only: Vec::new(),
             concurrency: 16,
             case_limit: Duration::from_mins(1),
+            patience: Duration::from_secs(20),
             seed: None,
         }
     }
 }
 
 impl Options {
+    fn from_env() -> Self {
+        let only = std::env::var("FANFARE_CASES").unwrap_or_default();
+        let parts = only.split(',').filter(|part| !part.is_empty());
+        let seed = std::env::var("FANFARE_SEED").ok();
+        Self {
+            only: parts.map(Into::into).collect(),
+            seed: seed.and_then(|seed| seed.parse().ok()),
+            ..Self::default()
+        }
+    }
+
     fn wants(&self, case: &Case) -> bool {
         let full = format!("{}::{}", case.topic, case.name);
         self.only.is_empty() || self.only.iter().any(|part| full.contains(part))
@@ -54,15 +68,7 @@ pub async fn run(target: Arc<dyn Target>, options: Options) -> Report {
         .unwrap_or_else(|| Uuid::now_v7().as_u64_pair().1);
     let cases = crate::cases().filter(|case| options.wants(case));
     let reports = stream::iter(cases)
-        .map(|case| {
-            run_case(
-                case,
-                target.clone(),
-                clock.clone(),
-                seed,
-                options.case_limit,
-            )
-        })
+        .map(|case| run_case(case, target.clone(), clock.clone(), options.clone(), seed))
         .buffer_unordered(options.concurrency.max(1))
         .collect::<Vec<_>>()
         .await;
@@ -78,18 +84,6 @@ pub async fn run(target: Arc<dyn Target>, options: Options) -> Report {
 /// When a case failed: that is its answer.
 #[expect(clippy::panic, clippy::print_stdout, reason = "the body of a test")]
 pub fn check(target: Arc<dyn Target>) {
-    let only = std::env::var("FANFARE_CASES").unwrap_or_default();
-    let options = Options {
-        only: only
-            .split(',')
-            .filter(|p| !p.is_empty())
-            .map(Into::into)
-            .collect(),
-        seed: std::env::var("FANFARE_SEED")
-            .ok()
-            .and_then(|s| s.parse().ok()),
-        ..Options::default()
-    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -97,7 +91,7 @@ pub fn check(target: Arc<dyn Target>) {
         Ok(runtime) => runtime,
         Err(error) => panic!("no runtime: {error}"),
     };
-    let report = runtime.block_on(run(target, options));
+    let report = runtime.block_on(run(target, Options::from_env()));
     println!("{report}");
     let failed: Vec<_> = report.failures().map(|case| case.name).collect();
     assert!(failed.is_empty(), "failed cases: {failed:?}");
@@ -107,11 +101,12 @@ async fn run_case(
     case: &'static Case,
     target: Arc<dyn Target>,
     clock: Clock,
+    options: Options,
     seed: u64,
-    limit: Duration,
 ) -> CaseReport {
     let started = clock.now();
-    let work = tokio::spawn(AssertUnwindSafe(attempt(case, target, seed)).catch_unwind());
+    let limit = options.case_limit;
+    let work = tokio::spawn(AssertUnwindSafe(attempt(case, target, options, seed)).catch_unwind());
     let stop = work.abort_handle();
     let verdict = tokio::select! {
         joined = work => match joined {
@@ -137,14 +132,19 @@ async fn run_case(
     }
 }
 
-async fn attempt(case: &'static Case, target: Arc<dyn Target>, seed: u64) -> Verdict {
+async fn attempt(
+    case: &'static Case,
+    target: Arc<dyn Target>,
+    options: Options,
+    seed: u64,
+) -> Verdict {
     static STREAMS: AtomicU64 = AtomicU64::new(0);
     // Names differ between runs too: a broker keeps the streams of the last one.
     let stream = format!(
         "suite_{seed:016x}_{}",
         STREAMS.fetch_add(1, Ordering::Relaxed)
     );
-    let mut stage = Stage::open(target, stream, seed).await?;
+    let mut stage = Stage::open(target, stream, &options, seed).await?;
     if let Some(reason) = case.need.missing(&stage.backend.capabilities()) {
         return Err(Failure::NotOffered(reason.into()));
     }

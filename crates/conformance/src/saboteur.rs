@@ -1,1 +1,162 @@
-//! Saboteurs.
+//! Saboteurs: backends that break one promise each, wrapped around one that keeps them all. A case
+//! that lets its saboteur pass checks nothing, so `tests/saboteurs.rs` runs every one of them.
+
+mod deliver;
+mod history;
+mod mend;
+mod operate;
+mod order;
+mod publish;
+mod restart;
+mod sabotage;
+mod settle;
+mod shutdown;
+mod state;
+mod wrap;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use fanfare_core::backend::Backend;
+use fanfare_core::error::Result;
+use parking_lot::Mutex;
+
+use crate::target::Target;
+use sabotage::Sabotage;
+use wrap::Wrapped;
+
+/// One way to break a promise.
+#[derive(Clone, Copy)]
+pub struct Saboteur {
+    /// The type's name.
+    pub name: &'static str,
+    /// The number of the promise it breaks.
+    pub promise: u8,
+    /// What it does, as a sentence without a subject.
+    pub does: &'static str,
+    /// The cases that must fail, as `topic::name`.
+    pub caught_by: &'static [&'static str],
+    make: fn() -> Arc<dyn Sabotage>,
+}
+
+impl fmt::Debug for Saboteur {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (promise {}) {}", self.name, self.promise, self.does)
+    }
+}
+
+const GROUPS: &[&[Saboteur]] = &[
+    publish::SABOTEURS,
+    deliver::SABOTEURS,
+    settle::SABOTEURS,
+    order::SABOTEURS,
+    mend::SABOTEURS,
+    operate::SABOTEURS,
+    history::SABOTEURS,
+    state::SABOTEURS,
+    shutdown::SABOTEURS,
+    restart::SABOTEURS,
+];
+
+/// Every saboteur, by promise.
+pub fn all() -> Vec<&'static Saboteur> {
+    let mut all: Vec<_> = GROUPS.iter().flat_map(|group| group.iter()).collect();
+    all.sort_by_key(|saboteur| saboteur.promise);
+    all
+}
+
+impl Saboteur {
+    /// The target with every backend sabotaged.
+    pub fn over(&self, target: Arc<dyn Target>) -> Arc<dyn Target> {
+        Sabotaged::target(self.name, self.make, target, self.restarts())
+    }
+
+    fn restarts(&self) -> bool {
+        self.caught_by
+            .iter()
+            .any(|case| case.starts_with("restart::"))
+    }
+}
+
+/// The target as it is, behind the same wrapper; every case must still pass. With `restarts` a
+/// target that is not durable plays it: closing leaves the backend below open, to be found again.
+pub fn nobody(target: Arc<dyn Target>, restarts: bool) -> Arc<dyn Target> {
+    Sabotaged::target("nobody", || Arc::new(sabotage::Nobody), target, restarts)
+}
+
+/// A backend and who sabotages it.
+type Opened = (Arc<dyn Backend>, Arc<dyn Sabotage>);
+
+struct Sabotaged {
+    name: &'static str,
+    make: fn() -> Arc<dyn Sabotage>,
+    target: Arc<dyn Target>,
+    restarts: bool,
+    opened: Mutex<HashMap<String, Opened>>,
+}
+
+impl Sabotaged {
+    fn target(
+        name: &'static str,
+        make: fn() -> Arc<dyn Sabotage>,
+        target: Arc<dyn Target>,
+        restarts: bool,
+    ) -> Arc<dyn Target> {
+        Arc::new(Self {
+            name,
+            make,
+            target,
+            restarts,
+            opened: Mutex::default(),
+        })
+    }
+}
+
+impl fmt::Debug for Sabotaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} over {:?}", self.name, self.target)
+    }
+}
+
+#[async_trait]
+impl Target for Sabotaged {
+    fn name(&self) -> String {
+        format!("{} over {}", self.name, self.target.name())
+    }
+
+    async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
+        let before = self.opened.lock().get(stream).cloned();
+        let (real, sabotage) = match before {
+            Some(before) => before,
+            None => (self.target.open(stream).await?, (self.make)()),
+        };
+        let opened = (real.clone(), sabotage.clone());
+        self.opened.lock().insert(stream.to_owned(), opened);
+        sabotage.opened(&*real).await?;
+        Ok(Wrapped::around(real, sabotage, self.restarts))
+    }
+
+    async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
+        let real = self.target.open_bounded(stream, bytes).await?;
+        Some(real.map(|real| Wrapped::around(real, (self.make)(), false)))
+    }
+}
+
+/// Lists the saboteurs of a module: `Type: promise, "what it does" => ["topic::case", ...]`.
+macro_rules! saboteurs {
+    ($($name:ident: $promise:literal, $does:literal => [$($case:literal),+ $(,)?];)+) => {
+        pub(super) const SABOTEURS: &[$crate::saboteur::Saboteur] = &[$(
+            $crate::saboteur::Saboteur {
+                name: stringify!($name),
+                promise: $promise,
+                does: $does,
+                caught_by: &[$($case),+],
+                make: || std::sync::Arc::new($name::default()),
+            },
+        )+];
+    };
+}
+
+pub(crate) use saboteurs;

@@ -20,10 +20,9 @@ use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
 
 use crate::case::{Failure, Verdict, require, require_eq};
 use crate::random::Random;
+use crate::run::Options;
 use crate::target::Target;
 
-/// How long a case waits for what must come. Only a broken promise makes it wait so long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a case looks whether something comes that must not.
 pub(crate) const BRIEF: Duration = Duration::from_millis(200);
 /// A lease that is meant to end during the case.
@@ -36,17 +35,25 @@ pub(crate) struct Stage {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
+    /// How long to wait for what must come. Only a broken promise makes a case wait so long.
+    pub(crate) patience: Duration,
     target: Arc<dyn Target>,
     stream: String,
 }
 
 impl Stage {
-    pub(crate) async fn open(target: Arc<dyn Target>, stream: String, seed: u64) -> Verdict<Self> {
+    pub(crate) async fn open(
+        target: Arc<dyn Target>,
+        stream: String,
+        options: &Options,
+        seed: u64,
+    ) -> Verdict<Self> {
         let backend = target.open(&stream).await?;
         Ok(Self {
             backend,
             clock: Clock::system(),
             seed,
+            patience: options.patience,
             target,
             stream,
         })
@@ -116,6 +123,7 @@ impl Stage {
             consumer: self.backend.consume(subscription, member).await?,
             subscription: subscription.clone(),
             clock: self.clock.clone(),
+            patience: self.patience,
         })
     }
 
@@ -148,6 +156,7 @@ impl Stage {
 pub(crate) struct Seat {
     pub(crate) subscription: SubscriptionName,
     pub(crate) consumer: Arc<dyn Consumer>,
+    pub(crate) patience: Duration,
     clock: Clock,
 }
 
@@ -157,7 +166,7 @@ impl Seat {
     pub(crate) fn take(&self, count: usize) -> impl Future<Output = Verdict<Vec<Delivery>>> {
         let at = std::panic::Location::caller();
         async move {
-            let until = self.clock.now() + PATIENCE;
+            let until = self.clock.now() + self.patience;
             let mut taken = Vec::with_capacity(count);
             while taken.len() < count && self.clock.now() < until {
                 let most = count - taken.len();

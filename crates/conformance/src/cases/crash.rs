@@ -35,7 +35,7 @@ async fn deliveries_of_a_dead_member_come_back_alone(stage: &Stage) -> Verdict {
     let heir = stage.rejoin(&dying.subscription).await?;
     let mut left = 4;
     while left > 0 {
-        let came = heir.consumer.receive(10, crate::stage::PATIENCE).await?;
+        let came = heir.consumer.receive(10, stage.patience).await?;
         require_eq!(came.len(), 1, "deliveries beside one whose member died");
         let beside = heir.consumer.receive(10, std::time::Duration::ZERO).await?;
         for delivery in &came {

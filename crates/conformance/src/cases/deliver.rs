@@ -10,7 +10,7 @@ use fanfare_core::timestamp::Timestamp;
 use futures::FutureExt;
 
 use crate::case::{Verdict, cases, require, require_eq};
-use crate::stage::{PATIENCE, Stage, event, events, require_same};
+use crate::stage::{Stage, event, events, require_same};
 
 cases! { "deliver";
     ids_of_every_kind_come_back_unchanged: 7;
@@ -152,8 +152,10 @@ async fn a_waiting_receive_is_woken_by_a_publish(stage: &Stage) -> Verdict {
     let seat = stage.join_new("all", "**").await?;
     for _ in 0..20 {
         let event = events("orders.placed", 1)?;
-        let (came, published) =
-            futures::join!(seat.consumer.receive(1, PATIENCE), stage.publish(&event));
+        let (came, published) = futures::join!(
+            seat.consumer.receive(1, stage.patience),
+            stage.publish(&event)
+        );
         published?;
         let came = came?;
         require_same(&came, &event)?;
@@ -168,7 +170,7 @@ async fn a_receive_that_is_dropped_strands_nothing(stage: &Stage) -> Verdict {
     let mut came = Vec::new();
     for event in &published {
         // Polled once before and once after the event is there, then dropped.
-        let mut waiting = seat.consumer.receive(3, PATIENCE);
+        let mut waiting = seat.consumer.receive(3, stage.patience);
         let early = (&mut waiting).now_or_never();
         stage.publish(std::slice::from_ref(event)).await?;
         let late = if early.is_none() {
@@ -197,7 +199,7 @@ async fn a_receive_answers_no_more_than_asked(stage: &Stage) -> Verdict {
     stage.publish_many("orders.placed", 100).await?;
     let mut came = Vec::new();
     for most in [1, 2, 7, 90] {
-        let some = seat.consumer.receive(most, PATIENCE).await?;
+        let some = seat.consumer.receive(most, stage.patience).await?;
         require!(some.len() <= most, "{} came, {most} asked for", some.len());
         came.extend(some);
     }
@@ -211,7 +213,7 @@ async fn an_empty_receive_ends_after_its_wait(stage: &Stage) -> Verdict {
         let started = stage.clock.now();
         seat.nothing_for(wait).await?;
         let took = stage.clock.now().since(started);
-        require!(took < PATIENCE, "a wait of {wait:?} took {took:?}");
+        require!(took < stage.patience, "a wait of {wait:?} took {took:?}");
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use fanfare_core::position::Position;
 use fanfare_core::timestamp::Timestamp;
 
 use crate::case::{Failure, Verdict, cases, require, require_eq, require_kind};
-use crate::stage::{PATIENCE, Stage, dead, event, events, keyed, require_unchanged, retry};
+use crate::stage::{Stage, dead, event, events, keyed, require_unchanged, retry};
 
 cases! { "history";
     events_are_listed_as_published_in_either_direction: 21, History;
@@ -361,8 +361,10 @@ async fn waiting_beyond_the_head_ends_with_the_next_event(stage: &Stage) -> Verd
         let still = history.wait_beyond(head, Duration::from_millis(10)).await?;
         require_eq!(still, head, "head after waiting for nothing");
         let event = events("orders.placed", 1)?;
-        let (woken, positions) =
-            futures::join!(history.wait_beyond(head, PATIENCE), stage.publish(&event));
+        let (woken, positions) = futures::join!(
+            history.wait_beyond(head, stage.patience),
+            stage.publish(&event)
+        );
         require_eq!(
             Some(woken?),
             positions?.last().copied(),

@@ -8,9 +8,7 @@ use fanfare_core::subscription::OnDead;
 
 use crate::case::{Failure, Verdict, cases, require, require_eq};
 use crate::random::Random;
-use crate::stage::{
-    PATIENCE, SHORT_LEASE, Seat, Stage, dead, every_letter, keyed, number, ordered, retry,
-};
+use crate::stage::{SHORT_LEASE, Seat, Stage, dead, every_letter, keyed, number, ordered, retry};
 
 cases! { "order";
     one_event_of_a_key_at_a_time: 11, Lanes;
@@ -123,7 +121,7 @@ async fn a_takeover_keeps_the_order(stage: &Stage) -> Verdict {
 /// Acknowledges until `count` have counted, in order per key.
 async fn settle_all(seat: &Seat, count: usize, checker: &mut Checker) -> Verdict {
     while checker.settled < count {
-        let came = seat.consumer.receive(10, PATIENCE).await?;
+        let came = seat.consumer.receive(10, seat.patience).await?;
         require!(!came.is_empty(), "only {} of {count} came", checker.settled);
         for delivery in came {
             checker.came(&delivery)?;

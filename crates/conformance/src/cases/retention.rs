@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::case::{Failure, Verdict, cases, require, require_eq};
-use crate::stage::{PATIENCE, Stage, event, spec};
+use crate::stage::{Stage, event, spec};
 
 cases! { "retention";
     a_full_stream_refuses_and_forgets_nothing_unsettled: 19;
@@ -39,7 +39,7 @@ async fn fill(backend: &Arc<dyn Backend>) -> Verdict<Vec<Event>> {
 }
 
 /// Takes and acknowledges until nothing comes; answers the ids, sorted.
-async fn drain(backend: &Arc<dyn Backend>) -> Verdict<Vec<String>> {
+async fn drain(stage: &Stage, backend: &Arc<dyn Backend>) -> Verdict<Vec<String>> {
     let member = Member {
         name: "suite".into(),
         kind: MemberKind::Embedded,
@@ -48,7 +48,7 @@ async fn drain(backend: &Arc<dyn Backend>) -> Verdict<Vec<String>> {
     let mut ids = Vec::new();
     loop {
         let wait = if ids.is_empty() {
-            PATIENCE
+            stage.patience
         } else {
             Duration::from_millis(200)
         };
@@ -70,7 +70,11 @@ async fn a_full_stream_refuses_and_forgets_nothing_unsettled(stage: &Stage) -> V
     require!(!kept.is_empty(), "nothing fits");
     let mut ids: Vec<_> = kept.iter().map(|event| event.id().to_string()).collect();
     ids.sort();
-    require_eq!(drain(&backend).await?.len(), ids.len(), "events that came");
+    require_eq!(
+        drain(stage, &backend).await?.len(),
+        ids.len(),
+        "events that came"
+    );
     Ok(backend.close().await?)
 }
 
@@ -78,9 +82,13 @@ async fn a_full_stream_takes_events_again_once_all_is_settled(stage: &Stage) -> 
     let backend = stage.bounded(BYTES).await?;
     backend.admin().put(&spec("all", "**")?).await?;
     fill(&backend).await?;
-    drain(&backend).await?;
+    drain(stage, &backend).await?;
     let kept = fill(&backend).await?;
     require!(!kept.is_empty(), "still full after everything was settled");
-    require_eq!(drain(&backend).await?.len(), kept.len(), "events that came");
+    require_eq!(
+        drain(stage, &backend).await?.len(),
+        kept.len(),
+        "events that came"
+    );
     Ok(backend.close().await?)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::case::{Verdict, cases, require, require_eq};
-use crate::stage::{PATIENCE, Stage, number, require_same, retry};
+use crate::stage::{Stage, number, require_same, retry};
 
 cases! { "retry";
     a_retry_comes_no_sooner_than_asked: 10;
@@ -44,7 +44,7 @@ async fn a_retry_comes_when_due(stage: &Stage) -> Verdict {
         let again = seat.one().await?;
         let waited = stage.clock.now().since(asked);
         require!(
-            waited < PATIENCE / 2,
+            waited < stage.patience / 2,
             "a retry after {delay} ms took {waited:?}"
         );
         seat.settle(&again, retry(Duration::ZERO)).await?;
@@ -93,7 +93,7 @@ async fn many_delays_each_come_when_due(stage: &Stage) -> Verdict {
         seat.settle(&delivery, retry(delay)).await?;
     }
     while !due.is_empty() {
-        let came = seat.consumer.receive(50, PATIENCE).await?;
+        let came = seat.consumer.receive(50, stage.patience).await?;
         let now = stage.clock.now();
         require!(!came.is_empty(), "{} retries never came", due.len());
         for delivery in &came {
@@ -115,7 +115,7 @@ async fn a_retry_wakes_a_waiting_member(stage: &Stage) -> Verdict {
     stage.publish_many("orders.placed", 1).await?;
     let first = seat.one().await?;
     let (came, settled) = futures::join!(
-        other.consumer.receive(1, PATIENCE),
+        other.consumer.receive(1, stage.patience),
         seat.settle(&first, retry(Duration::from_millis(100)))
     );
     settled?;

@@ -8,7 +8,7 @@ use fanfare_core::dead_letter::DeadLetterFilter;
 use fanfare_core::delivery::Settlement;
 
 use crate::case::{Failure, Verdict, cases, require_kind};
-use crate::stage::{PATIENCE, Stage, events, spec};
+use crate::stage::{Stage, events, spec};
 
 cases! { "shutdown";
     every_call_after_close_says_closed: 20;
@@ -58,7 +58,7 @@ async fn closing_twice_is_fine(stage: &Stage) -> Verdict {
 async fn closing_ends_what_waits(stage: &Stage) -> Verdict {
     let seat = stage.join_new("all", "**").await?;
     let started = stage.clock.now();
-    let (received, closed) = futures::join!(seat.consumer.receive(1, PATIENCE * 10), async {
+    let (received, closed) = futures::join!(seat.consumer.receive(1, stage.patience * 2), async {
         tokio::task::yield_now().await;
         stage.backend.close().await
     });
@@ -69,7 +69,7 @@ async fn closing_ends_what_waits(stage: &Stage) -> Verdict {
         return Err(Failure::new("a delivery came from nowhere"));
     }
     let took = stage.clock.now().since(started);
-    if took > PATIENCE {
+    if took > stage.patience {
         return Err(Failure::new(format!(
             "a receive outlived the close by {took:?}"
         )));

@@ -1,0 +1,438 @@
+//! Saboteurs of settling, leases, attempts and retries.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fanfare_core::admin::Put;
+use fanfare_core::backend::Backend;
+use fanfare_core::clock::Clock;
+use fanfare_core::consumer::{Member, MemberKind};
+use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
+use fanfare_core::error::Result;
+use fanfare_core::position::Position;
+use fanfare_core::subscription::{SubscriptionName, SubscriptionSpec};
+use fanfare_core::timestamp::Timestamp;
+use parking_lot::Mutex;
+
+use super::sabotage::{Sabotage, Tap};
+use super::saboteurs;
+
+saboteurs! {
+    DropsSomeSettlements: 7, "answers every 100th settlement without counting it" => [
+        "settle::a_thousand_acknowledgements_all_count",
+    ];
+    AcksAgain: 7, "brings an acknowledged delivery back" => [
+        "settle::an_acknowledged_delivery_never_comes_back",
+        "settle::a_thousand_acknowledgements_all_count",
+    ];
+    KeepsWhatIsDropped: 7, "keeps a dropped delivery as a dead letter" => [
+        "settle::a_dropped_delivery_leaves_nothing_but_a_count",
+    ];
+    IgnoresLeases: 8, "hands out what another member holds" => [
+        "lease::a_leased_delivery_is_nobody_elses",
+        "deliver::members_share_what_there_is",
+    ];
+    NeverEndsALease: 8, "keeps the deliveries of a dead member leased" => [
+        "lease::an_ended_lease_is_taken_over",
+        "lease::a_lease_lasts_as_long_as_the_subscription_says",
+    ];
+    TakesLateSettlements: 8, "answers Done to a late settlement" => [
+        "lease::a_late_settlement_is_refused_and_changes_nothing",
+        "lease::a_late_dead_letter_is_not_kept",
+    ];
+    TakesRepeatedSettlements: 8, "answers Done to a repeated settlement" => [
+        "settle::a_repeated_settlement_changes_nothing",
+        "settle::answers_come_in_order",
+        "settle::one_receipt_twice_in_a_batch_counts_once",
+    ];
+    TakesAnyReceipt: 8, "answers Done to a receipt that it never gave out" => [
+        "settle::a_receipt_that_was_never_given_out_is_unknown",
+        "deliver::subscriptions_do_not_touch_each_other",
+    ];
+    ExtendsNothing: 8, "answers an extension without making it" => [
+        "lease::an_extended_lease_is_kept",
+        "lease::extending_what_is_over_says_so",
+    ];
+    ExtendsEverything: 8, "extends all that a member holds when one is extended" => [
+        "lease::one_extended_delivery_does_not_keep_its_neighbours",
+    ];
+    ReusesEpochs: 8, "gives the new owner the epoch of the former one" => [
+        "lease::the_new_owner_settles_with_a_newer_epoch",
+    ];
+    ChargesEveryLease: 9, "counts an attempt for whatever is leased again" => [
+        "crash::neighbours_of_a_poison_event_are_never_charged",
+        "settle::a_released_delivery_comes_back_at_once_uncounted",
+    ];
+    IsolatesNobody: 9, "hands out more beside a delivery whose member died" => [
+        "crash::deliveries_of_a_dead_member_come_back_alone",
+    ];
+    NeverGivesUp: 9, "lets a poison event kill for ever" => [
+        "crash::a_poison_event_is_given_up_after_its_attempts",
+        "crash::a_poison_event_is_dropped_where_dead_letters_are_off",
+    ];
+    RetriesEarly: 10, "brings retries back after half their delay" => [
+        "retry::a_retry_comes_no_sooner_than_asked",
+        "retry::many_delays_each_come_when_due",
+    ];
+    RetriesLate: 10, "brings retries back a minute late" => [
+        "retry::a_retry_comes_when_due",
+        "retry::a_retry_wakes_a_waiting_member",
+    ];
+    ForgetsAttempts: 10, "calls every attempt the first" => [
+        "retry::each_retry_counts_one_attempt",
+    ];
+    BlocksBehindRetries: 10, "gives out nothing while a retry waits" => [
+        "retry::other_events_go_on_while_many_wait",
+    ];
+}
+
+#[derive(Debug, Default)]
+struct DropsSomeSettlements(AtomicU64);
+
+#[async_trait]
+impl Sabotage for DropsSomeSettlements {
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        let answers = vec![Settled::Done; settlements.len()];
+        let kept = settlements
+            .into_iter()
+            .filter(|_| self.0.fetch_add(1, Ordering::Relaxed) % 100 != 99);
+        tap.real.settle(kept.collect()).await?;
+        Ok(answers)
+    }
+}
+
+/// Settles with something else than was asked for.
+async fn instead(
+    tap: &Tap,
+    settlements: Vec<(Receipt, Settlement)>,
+    other: impl Fn(Settlement) -> Settlement,
+) -> Result<Vec<Settled>> {
+    let others = settlements
+        .into_iter()
+        .map(|(receipt, with)| (receipt, other(with)));
+    tap.real.settle(others.collect()).await
+}
+
+#[derive(Debug, Default)]
+struct AcksAgain;
+
+#[async_trait]
+impl Sabotage for AcksAgain {
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        instead(tap, settlements, |with| match with {
+            Settlement::Ack => Settlement::Release,
+            other => other,
+        })
+        .await
+    }
+}
+
+#[derive(Debug, Default)]
+struct KeepsWhatIsDropped;
+
+#[async_trait]
+impl Sabotage for KeepsWhatIsDropped {
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        instead(tap, settlements, |with| match with {
+            Settlement::Drop => Settlement::DeadLetter {
+                reason: "rejected".into(),
+                error: String::new(),
+            },
+            other => other,
+        })
+        .await
+    }
+}
+
+#[derive(Debug, Default)]
+struct IgnoresLeases(Mutex<Vec<(SubscriptionName, Delivery)>>);
+
+#[async_trait]
+impl Sabotage for IgnoresLeases {
+    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let came = tap.real.receive(max, wait).await?;
+        let mut held = self.0.lock();
+        if came.is_empty() {
+            let of_ours = held.iter().filter(|(name, _)| *name == tap.subscription);
+            return Ok(of_ours
+                .map(|(_, delivery)| delivery.clone())
+                .take(max)
+                .collect());
+        }
+        held.extend(came.iter().map(|d| (tap.subscription.clone(), d.clone())));
+        Ok(came)
+    }
+}
+
+#[derive(Debug, Default)]
+struct NeverEndsALease;
+
+#[async_trait]
+impl Sabotage for NeverEndsALease {
+    async fn put(&self, real: &dyn Backend, spec: &SubscriptionSpec) -> Result<Put> {
+        let mut endless = spec.clone();
+        endless.lease = Duration::from_hours(12);
+        real.admin().put(&endless).await
+    }
+}
+
+/// Answers Done where the backend answers `refused`.
+async fn say_done(
+    tap: &Tap,
+    settlements: Vec<(Receipt, Settlement)>,
+    refused: Settled,
+) -> Result<Vec<Settled>> {
+    let mut answers = tap.real.settle(settlements).await?;
+    for answer in &mut answers {
+        if *answer == refused {
+            *answer = Settled::Done;
+        }
+    }
+    Ok(answers)
+}
+
+#[derive(Debug, Default)]
+struct TakesLateSettlements;
+
+#[async_trait]
+impl Sabotage for TakesLateSettlements {
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        say_done(tap, settlements, Settled::Late).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct TakesRepeatedSettlements;
+
+#[async_trait]
+impl Sabotage for TakesRepeatedSettlements {
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        say_done(tap, settlements, Settled::Already).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct TakesAnyReceipt;
+
+#[async_trait]
+impl Sabotage for TakesAnyReceipt {
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        say_done(tap, settlements, Settled::Unknown).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct ExtendsNothing;
+
+#[async_trait]
+impl Sabotage for ExtendsNothing {
+    async fn extend(&self, _: &Tap, receipts: &[Receipt], _: Duration) -> Result<Vec<Settled>> {
+        Ok(vec![Settled::Done; receipts.len()])
+    }
+}
+
+#[derive(Debug, Default)]
+struct ExtendsEverything(Mutex<Vec<Receipt>>);
+
+#[async_trait]
+impl Sabotage for ExtendsEverything {
+    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let came = tap.real.receive(max, wait).await?;
+        self.0
+            .lock()
+            .extend(came.iter().map(|delivery| delivery.receipt));
+        Ok(came)
+    }
+
+    async fn extend(
+        &self,
+        tap: &Tap,
+        receipts: &[Receipt],
+        lease: Duration,
+    ) -> Result<Vec<Settled>> {
+        let held = self.0.lock().clone();
+        tap.real.extend(&held, lease).await?;
+        tap.real.extend(receipts, lease).await
+    }
+}
+
+/// Shows the first epoch of each position and settles with the newest.
+#[derive(Debug, Default)]
+struct ReusesEpochs(Mutex<BTreeMap<Position, (u64, u64)>>);
+
+#[async_trait]
+impl Sabotage for ReusesEpochs {
+    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let mut came = tap.real.receive(max, wait).await?;
+        let mut epochs = self.0.lock();
+        for delivery in &mut came {
+            let epoch = delivery.receipt.epoch;
+            let (first, newest) = epochs.entry(delivery.position).or_insert((epoch, epoch));
+            *newest = epoch;
+            delivery.receipt.epoch = *first;
+        }
+        Ok(came)
+    }
+
+    async fn settle(
+        &self,
+        tap: &Tap,
+        mut settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        for (receipt, _) in &mut settlements {
+            if let Some((_, newest)) = self.0.lock().get(&receipt.position) {
+                receipt.epoch = *newest;
+            }
+        }
+        tap.real.settle(settlements).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct ChargesEveryLease(Mutex<BTreeMap<(SubscriptionName, Position), u32>>);
+
+#[async_trait]
+impl Sabotage for ChargesEveryLease {
+    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let mut came = tap.real.receive(max, wait).await?;
+        for delivery in &mut came {
+            let mut leased = self.0.lock();
+            let place = (tap.subscription.clone(), delivery.position);
+            let times = leased.entry(place).or_default();
+            *times += 1;
+            delivery.attempt = *times;
+        }
+        Ok(came)
+    }
+}
+
+#[derive(Debug, Default)]
+struct IsolatesNobody;
+
+impl Sabotage for IsolatesNobody {
+    fn member(&self, mut member: Member) -> Member {
+        member.kind = MemberKind::External;
+        member
+    }
+}
+
+#[derive(Debug, Default)]
+struct NeverGivesUp;
+
+#[async_trait]
+impl Sabotage for NeverGivesUp {
+    async fn put(&self, real: &dyn Backend, spec: &SubscriptionSpec) -> Result<Put> {
+        let mut stubborn = spec.clone();
+        stubborn.retry.max_attempts = 1_000;
+        real.admin().put(&stubborn).await
+    }
+}
+
+fn delayed(with: Settlement, delay: impl Fn(Duration) -> Duration) -> Settlement {
+    match with {
+        Settlement::Retry { after, error } => Settlement::Retry {
+            after: delay(after),
+            error,
+        },
+        other => other,
+    }
+}
+
+#[derive(Debug, Default)]
+struct RetriesEarly;
+
+#[async_trait]
+impl Sabotage for RetriesEarly {
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        instead(tap, settlements, |with| delayed(with, |after| after / 2)).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct RetriesLate;
+
+#[async_trait]
+impl Sabotage for RetriesLate {
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        let late = Duration::from_mins(1);
+        instead(tap, settlements, |with| delayed(with, |after| after + late)).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct ForgetsAttempts;
+
+#[async_trait]
+impl Sabotage for ForgetsAttempts {
+    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let mut came = tap.real.receive(max, wait).await?;
+        for delivery in &mut came {
+            delivery.attempt = 1;
+        }
+        Ok(came)
+    }
+}
+
+#[derive(Debug, Default)]
+struct BlocksBehindRetries(Mutex<Timestamp>);
+
+#[async_trait]
+impl Sabotage for BlocksBehindRetries {
+    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let clock = Clock::system();
+        let blocked = self.0.lock().since(clock.now());
+        clock.sleep(blocked.min(wait)).await;
+        if blocked > wait {
+            return Ok(Vec::new());
+        }
+        tap.real.receive(max, wait.saturating_sub(blocked)).await
+    }
+
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        for (_, with) in &settlements {
+            if let Settlement::Retry { after, .. } = with {
+                let mut until = self.0.lock();
+                *until = (*until).max(Clock::system().now() + *after);
+            }
+        }
+        tap.real.settle(settlements).await
+    }
+}

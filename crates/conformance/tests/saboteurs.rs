@@ -1,0 +1,128 @@
+//! The suite on trial: every saboteur must be caught by every case that claims to catch it, and a
+//! backend that nobody sabotages must pass behind the same wrapper.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fanfare_conformance::saboteur::{self, Saboteur};
+use fanfare_conformance::{Options, PROMISES, Report, Target, cases, run};
+use fanfare_core::Result;
+use fanfare_core::backend::Backend;
+use fanfare_memory::{MemoryBackend, MemoryConfig};
+use futures::{StreamExt, stream};
+
+#[derive(Debug)]
+struct Memory;
+
+#[async_trait]
+impl Target for Memory {
+    fn name(&self) -> String {
+        "memory".into()
+    }
+
+    async fn open(&self, _stream: &str) -> Result<Arc<dyn Backend>> {
+        Ok(MemoryBackend::open(MemoryConfig::default()))
+    }
+
+    async fn open_bounded(&self, _stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
+        let config = MemoryConfig {
+            max_bytes: usize::try_from(bytes).unwrap_or(usize::MAX),
+            ..MemoryConfig::default()
+        };
+        Some(Ok(MemoryBackend::open(config)))
+    }
+}
+
+/// A case waits less for what never comes than it does for a real backend.
+fn impatient() -> Options {
+    Options {
+        patience: Duration::from_secs(5),
+        case_limit: Duration::from_secs(20),
+        ..Options::default()
+    }
+}
+
+async fn tried(saboteur: &Saboteur) -> Report {
+    let only = saboteur.caught_by.iter().map(ToString::to_string).collect();
+    let options = Options {
+        only,
+        ..impatient()
+    };
+    run(saboteur.over(Arc::new(Memory)), options).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_saboteur_is_caught_by_every_case_that_claims_to() {
+    let trials = stream::iter(saboteur::all())
+        .map(|saboteur| async move { (saboteur, tried(saboteur).await) })
+        .buffer_unordered(16)
+        .collect::<Vec<_>>()
+        .await;
+    let mut escaped = Vec::new();
+    for (saboteur, report) in trials {
+        let caught: BTreeSet<_> = report
+            .failures()
+            .map(|case| format!("{}::{}", case.topic, case.name))
+            .collect();
+        for case in saboteur.caught_by {
+            if !caught.contains(*case) {
+                escaped.push(format!("{} was not caught by {case}", saboteur.name));
+            }
+        }
+    }
+    assert!(escaped.is_empty(), "{}", escaped.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_passes_every_case() {
+    for restarts in [false, true] {
+        let only = if restarts {
+            vec!["restart::".into()]
+        } else {
+            Vec::new()
+        };
+        let options = Options {
+            only,
+            ..impatient()
+        };
+        let report = run(saboteur::nobody(Arc::new(Memory), restarts), options).await;
+        assert_eq!(report.failed, 0, "{report}");
+        assert!(!restarts || report.not_offered == 0, "{report}");
+    }
+}
+
+#[test]
+fn every_promise_has_cases_and_every_case_a_saboteur() {
+    let names: BTreeSet<_> = cases()
+        .map(|c| format!("{}::{}", c.topic, c.name))
+        .collect();
+    let saboteurs = saboteur::all();
+    let caught: BTreeSet<_> = saboteurs
+        .iter()
+        .flat_map(|s| s.caught_by.iter().map(ToString::to_string))
+        .collect();
+    let unknown: Vec<_> = caught.difference(&names).collect();
+    assert!(
+        unknown.is_empty(),
+        "saboteurs name cases that do not exist: {unknown:?}"
+    );
+    let untried: Vec<_> = names.difference(&caught).collect();
+    println!(
+        "{} of {} cases have no saboteur: {untried:#?}",
+        untried.len(),
+        names.len()
+    );
+    for promise in PROMISES {
+        let checked = cases().any(|case| case.promise == promise.number);
+        let sabotaged = saboteurs.iter().any(|s| s.promise == promise.number);
+        let planned = promise.planned.is_some();
+        assert_eq!(checked, !planned, "cases of promise {}", promise.number);
+        assert_eq!(
+            sabotaged, !planned,
+            "saboteurs of promise {}",
+            promise.number
+        );
+    }
+}
