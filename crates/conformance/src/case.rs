@@ -67,6 +67,24 @@ pub enum Need {
 }
 
 impl Need {
+    /// Where such a case is run, in words; none where it always is.
+    pub fn condition(self) -> Option<&'static str> {
+        Some(match self {
+            Self::AtLeastOnce => return None,
+            Self::Dedup => "where duplicates are known",
+            Self::Earliest => "where a start may be the earliest",
+            Self::StartTime => "where a start may be a time",
+            Self::StartPosition => "where a start may be a position",
+            Self::Lanes => "where members share the keys",
+            Self::Park => "where keys can park",
+            Self::History => "where the history is full",
+            Self::Pause => "where pause is offered",
+            Self::Seek => "where seek is offered",
+            Self::Audit => "where the audit is offered",
+            Self::Durable => "where it is durable",
+        })
+    }
+
     /// Why a case with this need is not run against a backend with these capabilities.
     pub fn missing(self, has: &Capabilities) -> Option<&'static str> {
         let (offered, reason) = match self {

@@ -6,6 +6,9 @@ mod conservation;
 mod crash;
 mod dead_letter;
 mod deliver;
+mod drain;
+mod enqueue;
+mod handle;
 mod history;
 mod lease;
 mod order;
@@ -19,6 +22,7 @@ mod settle;
 mod shutdown;
 mod state;
 mod subscription;
+mod wait;
 
 const TOPICS: &[&[Case]] = &[
     publish::CASES,
@@ -38,6 +42,10 @@ const TOPICS: &[&[Case]] = &[
     shutdown::CASES,
     conservation::CASES,
     restart::CASES,
+    wait::CASES,
+    handle::CASES,
+    enqueue::CASES,
+    drain::CASES,
 ];
 
 /// Every case, by topic.

@@ -83,7 +83,8 @@ pub const PROMISES: &[Promise] = &[
         7,
         "the right events, as published",
         "Each subscription receives every event that matches one of its patterns, at least once, and \
-         no other; members share them. What arrives is what was published: id, attributes, \
+         no other; members share them, and while nothing fails one member gets them in publish \
+         order. What arrives is what was published: id, attributes, \
          extensions and data bytes unchanged. No subscription can take, settle or lose another's.",
     ),
     promise(

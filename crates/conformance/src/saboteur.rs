@@ -8,11 +8,11 @@ mod operate;
 mod order;
 mod publish;
 mod restart;
-mod sabotage;
+pub(crate) mod sabotage;
 mod settle;
 mod shutdown;
 mod state;
-mod wrap;
+pub(crate) mod wrap;
 
 use std::collections::HashMap;
 use std::fmt;

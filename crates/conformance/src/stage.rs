@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_bus::Bus;
 use fanfare_core::admin::Counts;
 use fanfare_core::backend::Backend;
 use fanfare_core::clock::Clock;
@@ -68,6 +69,12 @@ impl Stage {
         self.backend.close().await?;
         self.backend = self.target.open(&self.stream).await?;
         Ok(())
+    }
+
+    /// A bus on the stream, which its shutdown leaves open.
+    pub(crate) fn bus(&self) -> Verdict<Bus> {
+        let bus = Bus::builder(self.backend.clone()).clock(self.clock.clone());
+        Ok(bus.closes_backend(false).build()?)
     }
 
     /// A second, bounded stream of the same target.

@@ -39,7 +39,7 @@ impl Target for Memory {
 fn impatient() -> Options {
     Options {
         patience: Duration::from_secs(5),
-        case_limit: Duration::from_secs(20),
+        case_limit: Duration::from_secs(15),
         ..Options::default()
     }
 }
@@ -108,11 +108,15 @@ fn every_promise_has_cases_and_every_case_a_saboteur() {
         unknown.is_empty(),
         "saboteurs name cases that do not exist: {unknown:?}"
     );
-    let untried: Vec<_> = names.difference(&caught).collect();
-    println!(
-        "{} of {} cases have no saboteur: {untried:#?}",
-        untried.len(),
-        names.len()
+    // These try the bus itself, which no backend can sabotage.
+    let of_the_bus = ["enqueue::", "wait::", "drain::"];
+    let untried: Vec<_> = names
+        .difference(&caught)
+        .filter(|name| !of_the_bus.iter().any(|topic| name.starts_with(topic)))
+        .collect();
+    assert!(
+        untried.is_empty(),
+        "cases that no saboteur tries: {untried:#?}"
     );
     for promise in PROMISES {
         let checked = cases().any(|case| case.promise == promise.number);

@@ -58,6 +58,7 @@ saboteurs! {
     ];
     IgnoresMax: 13, "answers more deliveries than asked for" => [
         "deliver::a_receive_answers_no_more_than_asked",
+        "handle::a_handler_holds_no_more_than_its_prefetch",
     ];
     WaitsForTheSlowest: 13, "gives nobody anything while one member is behind" => [
         "deliver::a_stuck_member_stops_no_other_subscription",

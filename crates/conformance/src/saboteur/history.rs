@@ -1,9 +1,11 @@
 //! Saboteurs of reading the past.
 
 use async_trait::async_trait;
+use fanfare_core::admin::StreamStats;
 use fanfare_core::backend::Backend;
+use fanfare_core::capability::{Capabilities, HistoryKind};
 use fanfare_core::error::Result;
-use fanfare_core::history::{EventPage, EventQuery};
+use fanfare_core::history::{DeliveryInfo, EventPage, EventQuery, Recorded};
 use fanfare_core::position::Position;
 
 use super::sabotage::Sabotage;
@@ -22,6 +24,21 @@ saboteurs! {
     ];
     IgnoresTheKey: 21, "lists events of every key" => [
         "history::every_filter_selects_exactly_its_events",
+    ];
+    FindsOneOnly: 21, "finds one of several events with an id" => [
+        "history::events_are_found_by_id",
+    ];
+    ForgetsDueTimes: 21, "does not say when a retry is due" => [
+        "history::deliveries_tell_where_each_subscription_is",
+    ];
+    WakesWithoutNews: 21, "ends a wait without the position waited for" => [
+        "history::waiting_beyond_the_head_ends_with_the_next_event",
+    ];
+    MiscountsEvents: 21, "counts one event too few" => [
+        "history::stats_count_what_is_kept",
+    ];
+    DeniesItsHistory: 21, "says that it has no history and shows one" => [
+        "history::asking_for_what_is_not_offered_says_so",
     ];
     IgnoresTheStatus: 21, "lists events of every status" => [
         "history::a_status_follows_from_the_deliveries",
@@ -81,6 +98,53 @@ impl Sabotage for IgnoresTheKey {
         let mut any = query.clone();
         any.key = None;
         real.history()?.events(&any).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct FindsOneOnly;
+
+impl Sabotage for FindsOneOnly {
+    fn found(&self, found: &mut Vec<Recorded>) {
+        found.truncate(1);
+    }
+}
+
+#[derive(Debug, Default)]
+struct ForgetsDueTimes;
+
+impl Sabotage for ForgetsDueTimes {
+    fn deliveries(&self, deliveries: &mut Vec<DeliveryInfo>) {
+        for delivery in deliveries {
+            delivery.due = None;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct WakesWithoutNews;
+
+impl Sabotage for WakesWithoutNews {
+    fn woken(&self, after: Position, _: Position) -> Position {
+        after
+    }
+}
+
+#[derive(Debug, Default)]
+struct MiscountsEvents;
+
+impl Sabotage for MiscountsEvents {
+    fn stats(&self, stats: &mut StreamStats) {
+        stats.events = stats.events.saturating_sub(1);
+    }
+}
+
+#[derive(Debug, Default)]
+struct DeniesItsHistory;
+
+impl Sabotage for DeniesItsHistory {
+    fn capable(&self, capabilities: &mut Capabilities) {
+        capabilities.history = HistoryKind::None;
     }
 }
 

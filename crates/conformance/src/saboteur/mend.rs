@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use fanfare_core::backend::Backend;
 use fanfare_core::data::Data;
-use fanfare_core::dead_letter::{Acted, DeadLetter, DeadLetterFilter, Selection};
+use fanfare_core::dead_letter::{Acted, DeadLetter, DeadLetterFilter, DeadLetterPage, Selection};
 use fanfare_core::delivery::{Receipt, Settled, Settlement};
 use fanfare_core::error::Result;
 use fanfare_core::event::Event;
+use fanfare_core::history::Recorded;
 use fanfare_core::id::EventId;
 use fanfare_core::timestamp::Timestamp;
+use parking_lot::Mutex;
 
 use super::sabotage::{Sabotage, Tap};
 use super::saboteurs;
@@ -19,6 +21,7 @@ saboteurs! {
     DropsTheDead: 14, "drops what is to be kept as a dead letter" => [
         "dead_letter::a_dead_letter_keeps_all_that_is_known",
         "dead_letter::a_redrive_returns_each_letter_once_to_its_own_subscription",
+        "handle::a_handler_chooses_how_a_delivery_ends",
     ];
     ForgetsWhatFailed: 14, "keeps dead letters without their error" => [
         "dead_letter::a_dead_letter_keeps_all_that_is_known",
@@ -53,6 +56,12 @@ saboteurs! {
     ];
     LosesTheOriginal: 15, "keeps only the edited data" => [
         "dead_letter::an_edit_keeps_the_first_original_and_is_what_a_redrive_delivers",
+    ];
+    EditsTheLog: 15, "shows edited data in the log" => [
+        "dead_letter::an_edit_leaves_the_log_as_it_was",
+    ];
+    ListsOnePage: 15, "ends the list of letters with its first page" => [
+        "dead_letter::pages_hold_each_letter_once_oldest_first",
     ];
     EditsNothing: 15, "shows an edit without making it" => [
         "dead_letter::an_edit_keeps_the_first_original_and_is_what_a_redrive_delivers",
@@ -223,6 +232,36 @@ struct LosesTheOriginal;
 impl Sabotage for LosesTheOriginal {
     fn letter(&self, letter: &mut DeadLetter) {
         letter.original = None;
+    }
+}
+
+#[derive(Debug, Default)]
+struct EditsTheLog(Mutex<Option<Data>>);
+
+#[async_trait]
+impl Sabotage for EditsTheLog {
+    async fn replace(&self, real: &dyn Backend, id: &str, data: Data) -> Result<DeadLetter> {
+        *self.0.lock() = Some(data.clone());
+        real.dead_letters().replace(id, data).await
+    }
+
+    fn found(&self, found: &mut Vec<Recorded>) {
+        for recorded in found {
+            let edited = self.0.lock().clone();
+            let edited = edited.map(|data| recorded.event.to_builder().data(data).build());
+            if let Some(Ok(edited)) = edited {
+                recorded.event = edited;
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct ListsOnePage;
+
+impl Sabotage for ListsOnePage {
+    fn letters(&self, page: &mut DeadLetterPage) {
+        page.next = None;
     }
 }
 

@@ -19,6 +19,8 @@ saboteurs! {
         "order::a_takeover_keeps_the_order",
         "order::order_holds_whatever_the_members_do",
         "order::a_key_goes_on_after_its_dead_letter",
+        "handle::handlers_keep_the_order_of_keys",
+        "restart::order_holds_across_a_restart",
     ];
     RequeuesRetries: 11, "puts a retry at the end of the log" => [
         "order::a_retry_holds_its_key_and_no_other",

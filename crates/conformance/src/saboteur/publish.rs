@@ -25,6 +25,7 @@ saboteurs! {
         "publish::a_duplicate_within_one_batch_is_recognised",
         "publish::concurrent_publishes_of_one_event_store_it_once",
         "publish::a_duplicate_of_a_settled_event_is_not_delivered",
+        "enqueue::an_unknown_outcome_is_said_and_safe_to_repeat",
     ];
     ComparesIdsWithoutSource: 2, "takes events for the same that only share an id" => [
         "publish::the_same_id_of_another_source_is_another_event",
@@ -37,6 +38,9 @@ saboteurs! {
     ];
     RefusesNothing: 3, "fails a publish of nothing" => [
         "publish::an_empty_batch_is_answered_with_nothing",
+    ];
+    KeepsTheFirstOfABatch: 4, "acknowledges a batch and keeps its first event" => [
+        "enqueue::what_is_queued_is_published_by_a_shutdown",
     ];
     TakesAnySize: 6, "answers Ok to what is too large" => [
         "publish::too_large_data_are_refused_and_not_stored",
@@ -155,6 +159,21 @@ impl Sabotage for MixesUpCallers {
             *own = former.unwrap_or(*own);
         }
         Ok(answers)
+    }
+}
+
+#[derive(Debug, Default)]
+struct KeepsTheFirstOfABatch;
+
+#[async_trait]
+impl Sabotage for KeepsTheFirstOfABatch {
+    async fn publish(
+        &self,
+        real: &dyn Backend,
+        events: &[Event],
+    ) -> Result<Vec<Result<Published>>> {
+        let first = events.first().map(Event::id);
+        each(real, events, |event| Some(event.id()) != first).await
     }
 }
 

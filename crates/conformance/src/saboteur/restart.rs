@@ -31,6 +31,9 @@ saboteurs! {
     ForgetsState: 1, "forgets the shared values when it is closed" => [
         "restart::state_outlives_a_restart",
     ];
+    RestartsPositions: 1, "counts positions from the start when opened" => [
+        "restart::positions_go_on_after_a_restart",
+    ];
     ForgetsIdentities: 2, "forgets which events it knows when it is closed" => [
         "restart::duplicates_are_known_after_a_restart",
     ];
@@ -122,6 +125,32 @@ impl Sabotage for ForgetsState {
             real.state().delete(key).await?;
         }
         Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct RestartsPositions(Mutex<Position>);
+
+#[async_trait]
+impl Sabotage for RestartsPositions {
+    async fn closing(&self, real: &dyn Backend) -> Result<()> {
+        *self.0.lock() = real.history()?.head().await?;
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        real: &dyn Backend,
+        events: &[Event],
+    ) -> Result<Vec<Result<Published>>> {
+        let mut answers = real.publish(events).await?;
+        let before = self.0.lock().0;
+        for published in answers.iter_mut().flatten() {
+            published.position = published
+                .position
+                .map(|p| Position(p.0.saturating_sub(before)));
+        }
+        Ok(answers)
     }
 }
 

@@ -8,16 +8,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanfare_core::admin::SeekTo;
-use fanfare_core::admin::{Audited, Put, Sought, SubscriptionInfo};
+use fanfare_core::admin::{Audited, Put, Sought, StreamStats, SubscriptionInfo};
 use fanfare_core::backend::{Backend, Published};
+use fanfare_core::capability::Capabilities;
 use fanfare_core::consumer::{Consumer, Member};
 use fanfare_core::data::Data;
-use fanfare_core::dead_letter::{Acted, DeadLetter, Selection};
+use fanfare_core::dead_letter::{Acted, DeadLetter, DeadLetterPage, Selection};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
 use fanfare_core::error::Result;
 use fanfare_core::event::Event;
-use fanfare_core::history::{EventPage, EventQuery};
+use fanfare_core::history::{DeliveryInfo, EventPage, EventQuery, Recorded};
 use fanfare_core::pattern::PatternSet;
+use fanfare_core::position::Position;
+use fanfare_core::state::Versioned;
 use fanfare_core::subscription::{SubscriptionName, SubscriptionSpec};
 
 /// A member that a saboteur stands between.
@@ -39,10 +42,12 @@ pub(crate) trait Sabotage: Debug + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether a close reaches the backend at all.
-    fn closes(&self) -> bool {
-        true
+    async fn close(&self, real: &dyn Backend) -> Result<()> {
+        real.close().await
     }
+
+    /// What it says of itself.
+    fn capable(&self, _capabilities: &mut Capabilities) {}
 
     async fn publish(
         &self,
@@ -127,6 +132,9 @@ pub(crate) trait Sabotage: Debug + Send + Sync + 'static {
     /// What is shown of a dead letter.
     fn letter(&self, _letter: &mut DeadLetter) {}
 
+    /// What is shown of a page of dead letters.
+    fn letters(&self, _page: &mut DeadLetterPage) {}
+
     async fn count(&self, real: &dyn Backend, selection: &Selection) -> Result<u64> {
         real.dead_letters().count(selection).await
     }
@@ -151,6 +159,23 @@ pub(crate) trait Sabotage: Debug + Send + Sync + 'static {
     async fn events(&self, real: &dyn Backend, query: &EventQuery) -> Result<EventPage> {
         real.history()?.events(query).await
     }
+
+    /// What is shown of the events with an id.
+    fn found(&self, _found: &mut Vec<Recorded>) {}
+
+    /// What is shown of an event's deliveries.
+    fn deliveries(&self, _deliveries: &mut Vec<DeliveryInfo>) {}
+
+    /// What a wait for a position beyond `after` answers.
+    fn woken(&self, _after: Position, head: Position) -> Position {
+        head
+    }
+
+    /// What is shown of the stream.
+    fn stats(&self, _stats: &mut StreamStats) {}
+
+    /// What is shown of a shared value.
+    fn value(&self, _value: &mut Versioned) {}
 
     async fn put_if_absent(&self, real: &dyn Backend, key: &str, value: Bytes) -> Result<bool> {
         real.state().put_if_absent(key, value).await

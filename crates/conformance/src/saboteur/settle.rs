@@ -30,6 +30,11 @@ saboteurs! {
     KeepsWhatIsDropped: 7, "keeps a dropped delivery as a dead letter" => [
         "settle::a_dropped_delivery_leaves_nothing_but_a_count",
     ];
+    AnswersWithoutSettling: 5, "answers a settlement without making it" => [
+        "wait::each_local_subscription_tells_how_it_settled",
+        "wait::what_takes_longer_is_pending_and_goes_on",
+        "wait::a_retry_in_between_is_no_settlement",
+    ];
     IgnoresLeases: 8, "hands out what another member holds" => [
         "lease::a_leased_delivery_is_nobody_elses",
         "deliver::members_share_what_there_is",
@@ -54,6 +59,7 @@ saboteurs! {
     ExtendsNothing: 8, "answers an extension without making it" => [
         "lease::an_extended_lease_is_kept",
         "lease::extending_what_is_over_says_so",
+        "handle::a_heartbeat_keeps_a_long_delivery",
     ];
     ExtendsEverything: 8, "extends all that a member holds when one is extended" => [
         "lease::one_extended_delivery_does_not_keep_its_neighbours",
@@ -75,6 +81,7 @@ saboteurs! {
     RetriesEarly: 10, "brings retries back after half their delay" => [
         "retry::a_retry_comes_no_sooner_than_asked",
         "retry::many_delays_each_come_when_due",
+        "handle::retries_wait_as_the_policy_says",
     ];
     RetriesLate: 10, "brings retries back a minute late" => [
         "retry::a_retry_comes_when_due",
@@ -82,6 +89,9 @@ saboteurs! {
     ];
     ForgetsAttempts: 10, "calls every attempt the first" => [
         "retry::each_retry_counts_one_attempt",
+        "handle::a_failing_handler_is_retried_and_then_given_up",
+        "handle::a_panic_is_a_failure_and_stops_nothing",
+        "handle::out_of_attempts_is_dropped_where_dead_letters_are_off",
     ];
     BlocksBehindRetries: 10, "gives out nothing while a retry waits" => [
         "retry::other_events_go_on_while_many_wait",
@@ -155,6 +165,20 @@ impl Sabotage for KeepsWhatIsDropped {
             other => other,
         })
         .await
+    }
+}
+
+#[derive(Debug, Default)]
+struct AnswersWithoutSettling;
+
+#[async_trait]
+impl Sabotage for AnswersWithoutSettling {
+    async fn settle(
+        &self,
+        _: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        Ok(vec![Settled::Done; settlements.len()])
     }
 }
 

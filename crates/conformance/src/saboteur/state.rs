@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fanfare_core::backend::Backend;
 use fanfare_core::error::Result;
+use fanfare_core::state::Versioned;
 
 use super::sabotage::Sabotage;
 use super::saboteurs;
@@ -24,6 +25,9 @@ saboteurs! {
     ];
     CutsValues: 23, "keeps the first 100 bytes of a value" => [
         "state::a_value_comes_back_as_it_was_put",
+    ];
+    NumbersVersionsByLength: 23, "takes a value's length for its version" => [
+        "state::a_version_never_repeats",
     ];
     KeepsAnyValue: 6, "answers Ok to a value above the limit" => [
         "state::keys_and_values_are_bounded",
@@ -102,6 +106,15 @@ impl Sabotage for CutsValues {
     async fn put_if_absent(&self, real: &dyn Backend, key: &str, value: Bytes) -> Result<bool> {
         let kept = value.slice(..value.len().min(100));
         real.state().put_if_absent(key, kept).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct NumbersVersionsByLength;
+
+impl Sabotage for NumbersVersionsByLength {
+    fn value(&self, value: &mut Versioned) {
+        value.version = value.value.len() as u64;
     }
 }
 

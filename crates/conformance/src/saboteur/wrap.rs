@@ -31,7 +31,7 @@ use super::sabotage::{Sabotage, Tap};
 
 /// A backend in a saboteur's hands.
 #[derive(Debug)]
-pub(super) struct Wrapped {
+pub(crate) struct Wrapped {
     real: Arc<dyn Backend>,
     sabotage: Arc<dyn Sabotage>,
     restarts: bool,
@@ -40,7 +40,7 @@ pub(super) struct Wrapped {
 }
 
 impl Wrapped {
-    pub(super) fn around(
+    pub(crate) fn around(
         real: Arc<dyn Backend>,
         sabotage: Arc<dyn Sabotage>,
         restarts: bool,
@@ -71,6 +71,7 @@ impl Backend for Wrapped {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.real.capabilities();
         capabilities.durable |= self.restarts;
+        self.sabotage.capable(&mut capabilities);
         capabilities
     }
 
@@ -117,10 +118,8 @@ impl Backend for Wrapped {
     async fn close(&self) -> Result<()> {
         if self.restarts {
             self.play_close().await
-        } else if self.sabotage.closes() {
-            self.real.close().await
         } else {
-            Ok(())
+            self.sabotage.close(&*self.real).await
         }
     }
 }
@@ -196,7 +195,9 @@ impl Admin for Wrapped {
     }
 
     async fn stats(&self) -> Result<StreamStats> {
-        self.real.admin().stats().await
+        let mut stats = self.real.admin().stats().await?;
+        self.sabotage.stats(&mut stats);
+        Ok(stats)
     }
 
     async fn health(&self) -> Health {
@@ -216,6 +217,7 @@ impl DeadLetters for Wrapped {
         for letter in &mut page.items {
             self.sabotage.letter(letter);
         }
+        self.sabotage.letters(&mut page);
         Ok(page)
     }
 
@@ -251,11 +253,15 @@ impl History for Wrapped {
     }
 
     async fn event(&self, id: &str, source: Option<&str>) -> Result<Vec<Recorded>> {
-        self.real.history()?.event(id, source).await
+        let mut found = self.real.history()?.event(id, source).await?;
+        self.sabotage.found(&mut found);
+        Ok(found)
     }
 
     async fn deliveries(&self, position: Position) -> Result<Vec<DeliveryInfo>> {
-        self.real.history()?.deliveries(position).await
+        let mut deliveries = self.real.history()?.deliveries(position).await?;
+        self.sabotage.deliveries(&mut deliveries);
+        Ok(deliveries)
     }
 
     async fn head(&self) -> Result<Position> {
@@ -263,14 +269,19 @@ impl History for Wrapped {
     }
 
     async fn wait_beyond(&self, position: Position, wait: Duration) -> Result<Position> {
-        self.real.history()?.wait_beyond(position, wait).await
+        let head = self.real.history()?.wait_beyond(position, wait).await?;
+        Ok(self.sabotage.woken(position, head))
     }
 }
 
 #[async_trait]
 impl State for Wrapped {
     async fn get(&self, key: &str) -> Result<Option<Versioned>> {
-        self.real.state().get(key).await
+        let mut value = self.real.state().get(key).await?;
+        if let Some(value) = &mut value {
+            self.sabotage.value(value);
+        }
+        Ok(value)
     }
 
     async fn put_if_absent(&self, key: &str, value: Bytes) -> Result<bool> {

@@ -1,0 +1,309 @@
+//! Handlers through the bus: failures, panics, choices, heartbeats, bounds.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_bus::handler::Outcome;
+use fanfare_bus::{Attempt, Subscription};
+use fanfare_core::dead_letter::{DeadLetter, DeadLetterFilter};
+use fanfare_core::delivery::Settlement;
+use fanfare_core::event::Event;
+use fanfare_core::retry::RetryPolicy;
+use fanfare_core::timestamp::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use crate::case::{Failure, Verdict, cases, require, require_eq};
+use crate::stage::{Stage, keyed, number, ordered};
+
+cases! { "handle";
+    a_failing_handler_is_retried_and_then_given_up: 14;
+    retries_wait_as_the_policy_says: 14;
+    a_panic_is_a_failure_and_stops_nothing: 14;
+    a_handler_chooses_how_a_delivery_ends: 14;
+    out_of_attempts_is_dropped_where_dead_letters_are_off: 14;
+    a_heartbeat_keeps_a_long_delivery: 8;
+    a_handler_holds_no_more_than_its_prefetch: 13;
+    handlers_keep_the_order_of_keys: 11, Lanes;
+}
+
+impl Stage {
+    async fn only_letter(&self) -> Verdict<DeadLetter> {
+        let letters = self.backend.dead_letters();
+        let mut found = letters
+            .list(&DeadLetterFilter::default(), None, 10)
+            .await?
+            .items;
+        require_eq!(found.len(), 1, "dead letters");
+        found.pop().ok_or_else(|| Failure::new("no dead letter"))
+    }
+
+    /// Waits until `subscription` has nothing unsettled.
+    async fn settled(&self, subscription: &Subscription) -> Verdict {
+        let until = self.clock.now() + self.patience;
+        let name = subscription.name();
+        while self.counts(name).await?.unsettled() > 0 {
+            require!(
+                self.clock.now() < until,
+                "{name} does not settle everything"
+            );
+            self.clock.sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+async fn a_failing_handler_is_retried_and_then_given_up(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let attempts = Arc::new(Mutex::new(Vec::new()));
+    let subscription = bus
+        .subscribe("all", "**")
+        .retry(RetryPolicy::fixed(3, Duration::from_millis(20)))
+        .handle({
+            let attempts = attempts.clone();
+            move |Attempt(n): Attempt| {
+                attempts.lock().push(n);
+                async move { Err::<(), _>(format!("failed for the {n}th time")) }
+            }
+        })
+        .await?;
+    let published = stage.publish_many("orders.placed", 1).await?;
+    stage.settled(&subscription).await?;
+    require_eq!(*attempts.lock(), [1, 2, 3], "attempts");
+    let letter = stage.only_letter().await?;
+    require_eq!(letter.reason, "max_attempts", "reason");
+    require_eq!(letter.error, "failed for the 3th time", "error");
+    require_eq!(letter.attempts, 3, "attempts kept");
+    require_eq!(letter.body.event(), published.first(), "event");
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn retries_wait_as_the_policy_says(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let times: Arc<Mutex<Vec<Timestamp>>> = Arc::default();
+    let policy = RetryPolicy {
+        max_attempts: 4,
+        initial: Duration::from_millis(100),
+        factor: 2.0,
+        max: Duration::from_millis(300),
+        jitter: false,
+    };
+    let subscription = bus
+        .subscribe("all", "**")
+        .retry(policy)
+        .handle({
+            let (times, clock) = (times.clone(), stage.clock.clone());
+            move || {
+                times.lock().push(clock.now());
+                async { Err::<(), _>("no") }
+            }
+        })
+        .await?;
+    stage.publish_many("orders.placed", 1).await?;
+    stage.settled(&subscription).await?;
+    let times = times.lock().clone();
+    let pauses = times
+        .iter()
+        .zip(times.iter().skip(1))
+        .map(|(a, b)| b.since(*a));
+    let pauses: Vec<_> = pauses.collect();
+    require_eq!(pauses.len(), 3, "pauses");
+    for (pause, least) in pauses.iter().zip([100, 200, 300]) {
+        let least = Duration::from_millis(least);
+        require!(*pause >= least, "waited {pause:?} instead of {least:?}");
+    }
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn a_panic_is_a_failure_and_stops_nothing(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let subscription = bus
+        .subscribe("all", "**")
+        .retry(RetryPolicy::fixed(2, Duration::from_millis(10)))
+        .handle(|event: Event| async move {
+            if event.bytes() == b"1" {
+                // As a panic, but without its message on the terminal.
+                resume_unwind(Box::new("the handler fell over"));
+            }
+        })
+        .await?;
+    stage.publish_many("orders.placed", 5).await?;
+    stage.settled(&subscription).await?;
+    let letter = stage.only_letter().await?;
+    require!(
+        letter.error.contains("the handler fell over"),
+        "error: {}",
+        letter.error
+    );
+    require_eq!(letter.attempts, 2, "attempts");
+    let counts = stage.counts(subscription.name()).await?;
+    require_eq!(
+        (counts.acknowledged, counts.dead),
+        (4, 1),
+        "acknowledged, dead"
+    );
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn a_handler_chooses_how_a_delivery_ends(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let subscription = bus
+        .subscribe("all", "**")
+        .handle(|event: Event, Attempt(n): Attempt| async move {
+            match (event.bytes(), n) {
+                (b"0", _) => Outcome::Settle(Settlement::Drop),
+                (b"1", _) => Outcome::Settle(Settlement::DeadLetter {
+                    reason: "unwanted".into(),
+                    error: "nobody asked".into(),
+                }),
+                (b"2", 1) => Outcome::Settle(Settlement::Retry {
+                    after: Duration::ZERO,
+                    error: "once more".into(),
+                }),
+                _ => Outcome::Ack,
+            }
+        })
+        .await?;
+    stage.publish_many("orders.placed", 4).await?;
+    stage.settled(&subscription).await?;
+    let letter = stage.only_letter().await?;
+    require_eq!(
+        (&*letter.reason, &*letter.error),
+        ("unwanted", "nobody asked"),
+        "letter"
+    );
+    let counts = stage.counts(subscription.name()).await?;
+    let all = (counts.acknowledged, counts.dropped, counts.dead);
+    require_eq!(all, (2, 1, 1), "acknowledged, dropped, dead");
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn out_of_attempts_is_dropped_where_dead_letters_are_off(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let subscription = bus
+        .subscribe("all", "**")
+        .retry(RetryPolicy::fixed(2, Duration::ZERO))
+        .dead_letter(false)
+        .handle(|| async { Err::<(), _>("no") })
+        .await?;
+    stage.publish_many("orders.placed", 3).await?;
+    stage.settled(&subscription).await?;
+    let counts = stage.counts(subscription.name()).await?;
+    require_eq!((counts.dropped, counts.dead), (3, 0), "dropped, dead");
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn a_heartbeat_keeps_a_long_delivery(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let (started, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let lease = Duration::from_secs(1);
+    let subscription = bus
+        .subscribe("all", "**")
+        .lease(lease)
+        .handle({
+            let (started, gate) = (started.clone(), gate.clone());
+            move || {
+                let (started, gate) = (started.clone(), gate.clone());
+                async move {
+                    started.add_permits(1);
+                    if let Ok(permit) = gate.acquire().await {
+                        permit.forget();
+                    }
+                }
+            }
+        })
+        .await?;
+    stage.publish_many("orders.placed", 1).await?;
+    let running = started.acquire().await;
+    running
+        .map_err(|error| Failure::new(error.to_string()))?
+        .forget();
+    let other = stage.rejoin(subscription.name()).await?;
+    other.nothing_for(lease * 5 / 2).await?;
+    gate.add_permits(1);
+    stage.settled(&subscription).await?;
+    require_eq!(started.available_permits(), 0, "further attempts");
+    bus.shutdown(stage.patience).await?;
+    require_eq!(
+        stage.counts(subscription.name()).await?.acknowledged,
+        1,
+        "acknowledged"
+    );
+    Ok(())
+}
+
+async fn a_handler_holds_no_more_than_its_prefetch(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let gate = Arc::new(Semaphore::new(0));
+    let started = Arc::new(Semaphore::new(0));
+    let subscription = bus
+        .subscribe("all", "**")
+        .prefetch(7)
+        .concurrency(2)
+        .handle({
+            let (gate, started) = (gate.clone(), started.clone());
+            move || {
+                let (gate, started) = (gate.clone(), started.clone());
+                async move {
+                    started.add_permits(1);
+                    if let Ok(permit) = gate.acquire().await {
+                        permit.forget();
+                    }
+                }
+            }
+        })
+        .await?;
+    stage.publish_many("orders.placed", 200).await?;
+    for _ in 0..2 {
+        let running = started.acquire().await;
+        running
+            .map_err(|error| Failure::new(error.to_string()))?
+            .forget();
+    }
+    let held = stage.counts(subscription.name()).await?.in_flight;
+    require!(held <= 7, "{held} deliveries held with a prefetch of 7");
+    gate.add_permits(200);
+    stage.settled(&subscription).await?;
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn handlers_keep_the_order_of_keys(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let seen: Arc<Mutex<Vec<(String, u64, bool)>>> = Arc::default();
+    let spec = ordered("all", "**")?;
+    let subscription = bus
+        .subscribe(spec.name.as_str(), "**")
+        .ordered()
+        .concurrency(8)
+        .retry(RetryPolicy::fixed(10, Duration::from_millis(5)))
+        .handle({
+            let seen = seen.clone();
+            move |event: Event, Attempt(n): Attempt| {
+                let place = number(&event).unwrap_or(u64::MAX);
+                let fails = place % 7 == 3 && n < 3;
+                seen.lock()
+                    .push((event.key().unwrap_or_default().to_owned(), place, fails));
+                async move { if fails { Err("not yet") } else { Ok(()) } }
+            }
+        })
+        .await?;
+    stage
+        .publish(&keyed("orders.placed", &["a", "b", "c"], 30)?)
+        .await?;
+    stage.settled(&subscription).await?;
+    for key in ["a", "b", "c"] {
+        let seen = seen.lock();
+        let done = seen.iter().filter(|(of, _, fails)| of == key && !fails);
+        let places: Vec<_> = done.map(|(_, place, _)| *place).collect();
+        require_eq!(places, (0..30).collect::<Vec<_>>(), "order of key {key}");
+    }
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
