@@ -258,7 +258,9 @@ fn create(act: &mut Act<'_>, stream: &Arc<Stream>, spec: &SubscriptionSpec) -> A
     if let Some(taken) = live.take() {
         cursors::write(act.tx, number, &taken)?;
     }
-    let subscription = Arc::new(Subscription::new(Some(number), act.now, live));
+    // As it will be read back.
+    let created = Timestamp::from_micros(act.now.as_micros());
+    let subscription = Arc::new(Subscription::new(Some(number), created, live));
     let stream = Arc::clone(stream);
     act.after_commit(move || stream.subscriptions.add(subscription));
     Ok(Ok(Put::Created))

@@ -224,6 +224,21 @@ impl SqliteConsumer {
         Ok(handing.done())
     }
 
+    /// The leases of an external member outlive this process, so they are on disk before the member
+    /// hears of them.
+    async fn keep(&self, deliveries: Vec<Delivery>) -> Result<Vec<Delivery>> {
+        if self.kind == MemberKind::Embedded || deliveries.is_empty() {
+            return Ok(deliveries);
+        }
+        let handing = Handing {
+            subscription: &self.subscription,
+            deliveries,
+            clock: &self.inner.stream.config.clock,
+        };
+        self.flush().await?;
+        Ok(handing.done())
+    }
+
     /// Writes what changed, where there is anything to write to.
     async fn flush(&self) -> Result<()> {
         if self.subscription.number.is_none() {
@@ -290,7 +305,7 @@ impl Consumer for SqliteConsumer {
             changed.borrow_and_update();
             head.borrow_and_update();
             let until = match self.take(max).await? {
-                Ok(deliveries) => return Ok(deliveries),
+                Ok(deliveries) => return self.keep(deliveries).await,
                 Err(until) => until,
             };
             if clock.now() >= deadline || max == 0 {
@@ -350,7 +365,9 @@ impl Consumer for SqliteConsumer {
 
 impl Drop for SqliteConsumer {
     fn drop(&mut self) {
-        if !*self.closed.get_mut() {
+        // The leases of an external member end by time, unless its subscription ends with it.
+        let ends = self.kind == MemberKind::Embedded || self.subscription.number.is_none();
+        if ends && !*self.closed.get_mut() {
             self.leave();
         }
     }
