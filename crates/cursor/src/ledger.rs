@@ -59,6 +59,12 @@ impl Ledger {
         }
     }
 
+    /// Whether the block of `position` has dead letters; not if it was closed.
+    pub(crate) fn has_dead(&self, position: u64) -> bool {
+        let tally = self.blocks.get(&block_of(position));
+        tally.is_some_and(|tally| tally.dead > 0)
+    }
+
     pub(crate) fn restore(&mut self, block: u64, tally: Tally) {
         self.total.add(tally);
         self.blocks.insert(block, tally);

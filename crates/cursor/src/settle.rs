@@ -82,9 +82,13 @@ impl Cursor {
     pub fn redrive(&mut self, position: u64, generation: u64, key: Option<&str>) {
         let parked = self.lanes.unpark(position);
         let current = generation == self.place.generation;
-        if current {
-            self.ledger
-                .change(position, |tally| tally.dead = tally.dead.saturating_sub(1));
+        if current && self.ledger.has_dead(position) {
+            self.ledger.change(position, |tally| tally.dead -= 1);
+        } else if current {
+            // Its block was closed: it is one delivery more of an event that is gone.
+            self.place.closed.dead = self.place.closed.dead.saturating_sub(1);
+            self.place_dirty = true;
+            self.ledger.change(position, |tally| tally.extra += 1);
         } else {
             if position > self.place.frontier || self.standing(position).is_some() {
                 // Since the seek it is on its way again anyway.
@@ -105,11 +109,17 @@ impl Cursor {
 
     /// A dead letter was discarded; its key goes on.
     pub fn discard(&mut self, position: u64, generation: u64) {
-        if generation == self.place.generation {
+        let current = generation == self.place.generation;
+        if current && self.ledger.has_dead(position) {
             self.ledger.change(position, |tally| {
-                tally.dead = tally.dead.saturating_sub(1);
+                tally.dead -= 1;
                 tally.dropped += 1;
             });
+        } else if current {
+            let closed = &mut self.place.closed;
+            closed.dead = closed.dead.saturating_sub(1);
+            closed.dropped += 1;
+            self.place_dirty = true;
         }
         if let Some(key) = self.lanes.unpark(position) {
             self.let_next(&key, position);
@@ -228,5 +238,45 @@ impl Cursor {
             .get(position)
             .cloned()
             .unwrap_or_else(|| Exception::new(Standing::Ready, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use fanfare_core::consumer::MemberKind;
+
+    #[test]
+    fn letters_whose_block_was_closed_stay_accounted_for() {
+        let options = Options {
+            ordered: false,
+            park: false,
+            lease: Duration::from_secs(30),
+            max_attempts: 3,
+            dead_letter: true,
+            max_blocked: 10,
+        };
+        let now = Timestamp::EPOCH;
+        let mut cursor = Cursor::new(options, 0, 0);
+        let plan = cursor.plan(MemberId(1), MemberKind::Embedded, 2, now);
+        let granted = cursor.grant(&plan, [(1, None), (2, None)], 2, now);
+        for position in [1, 2] {
+            let (reason, error) = ("rejected".to_owned(), String::new());
+            let dead = Settlement::DeadLetter { reason, error };
+            cursor.settle(position, granted.epoch, dead, now);
+        }
+        cursor.close_below(1);
+        assert_eq!(cursor.place().closed.dead, 2);
+        cursor.discard(1, 0);
+        cursor.redrive(2, 0, None);
+        let closed = cursor.place().closed;
+        assert_eq!((closed.dead, closed.dropped), (0, 1));
+        let plan = cursor.plan(MemberId(1), MemberKind::Embedded, 1, now);
+        let again = cursor.grant(&plan, [], 2, now);
+        assert_eq!(again.deliveries, [(2, 1)]);
+        cursor.settle(2, again.epoch, Settlement::Ack, now);
+        let open = cursor.tally();
+        assert_eq!((open.extra, open.acknowledged), (1, 1));
     }
 }
