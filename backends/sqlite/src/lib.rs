@@ -33,8 +33,10 @@ mod state;
 mod stream;
 mod subscription;
 mod tail;
+mod verify;
 mod writer;
 
 pub use backend::SqliteBackend;
 pub use backup::back_up;
 pub use config::{DEFAULT_STREAM, SqliteConfig};
+pub use verify::{BackedUp, Verified};

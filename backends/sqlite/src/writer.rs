@@ -10,6 +10,7 @@
 //! stream for good: whether the kernel still has the data cannot be known, so nothing is retried.
 
 pub(crate) mod append;
+mod batch;
 pub(crate) mod cursors;
 pub(crate) mod job;
 pub(crate) mod room;
@@ -25,7 +26,7 @@ use fanfare_cursor::{block_of, block_range};
 use rusqlite::config::DbConfig;
 use rusqlite::wal::CheckpointMode;
 use rusqlite::{Connection, DEFAULT_NAME, TransactionBehavior};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::census::{self, Kinds};
 use crate::connect::{self, Store};
@@ -37,7 +38,8 @@ use crate::stream::{self, Stream};
 use crate::subscription::{Subscription, Taken};
 use crate::tail::Entry;
 
-use job::{Act, Append, Flush, Job, Operation};
+use batch::Batch;
+use job::{Act, Job};
 use room::Reserve;
 
 /// A checkpoint runs when the write-ahead log has so many pages: more make it stall for longer, fewer
@@ -64,17 +66,6 @@ struct LogPlace {
     next: u64,
     /// When the last event was recorded: later ones are not earlier, whatever the clock does.
     recorded: i64,
-}
-
-/// What gathered for one transaction.
-#[derive(Default)]
-struct Batch {
-    appends: Vec<Append>,
-    flushes: Vec<Flush>,
-    operations: Vec<Box<dyn Operation>>,
-    /// Written like the subscriptions of `flushes`, but nobody asked.
-    unasked: Vec<Arc<Subscription>>,
-    close: Option<oneshot::Sender<()>>,
 }
 
 /// What a committed transaction did.
@@ -365,57 +356,6 @@ impl Writer {
         };
         if let Err(error) = self.write_and_answer(&mut batch) {
             tracing::warn!(%error, "cursors are not written at close; nothing settled is missing");
-        }
-    }
-}
-
-impl Batch {
-    fn of(jobs: impl Iterator<Item = Job>) -> Self {
-        let mut batch = Self::default();
-        for job in jobs {
-            match job {
-                Job::Append(append) => batch.appends.push(append),
-                Job::Flush(flush) => batch.flushes.push(flush),
-                Job::Operate(operation) => batch.operations.push(operation),
-                Job::Close(done) => batch.close = Some(done),
-            }
-        }
-        batch
-    }
-
-    fn is_empty(&self) -> bool {
-        self.appends.is_empty()
-            && self.flushes.is_empty()
-            && self.operations.is_empty()
-            && self.unasked.is_empty()
-    }
-
-    fn needs_room(&self) -> bool {
-        !self.appends.is_empty() || self.operations.iter().any(|o| o.needs_room())
-    }
-
-    /// Answers what needs room, and keeps the rest.
-    fn refuse_room(&mut self, cause: &Error) {
-        for append in self.appends.drain(..) {
-            append.answer(Err(cause.duplicate()));
-        }
-        for operation in self.operations.extract_if(.., |o| o.needs_room()) {
-            operation.answer(Some(cause.duplicate()));
-        }
-    }
-
-    fn refuse_all(self, cause: &Error) {
-        for append in self.appends {
-            append.answer(Err(cause.duplicate()));
-        }
-        for flush in self.flushes {
-            flush.answer(Some(cause.duplicate()));
-        }
-        for operation in self.operations {
-            operation.answer(Some(cause.duplicate()));
-        }
-        if let Some(done) = self.close {
-            let _ = done.send(());
         }
     }
 }

@@ -5,6 +5,8 @@
 mod native {
     mod disk;
     mod files;
+    mod full;
+    mod keeping;
     mod restart;
     pub(super) mod stage;
 }
