@@ -1,4 +1,7 @@
-//! `fanfare subscriptions`: create, list and operate. Their dead letters are `dead-letters`'.
+//! `fanfare subscriptions`: create, list and operate. Being a member by hand is [`consume`]'s, dead
+//! letters are `dead-letters`'.
+
+mod consume;
 
 use clap::{Subcommand, ValueEnum};
 use fanfare::core::pattern::Pattern;
@@ -32,6 +35,10 @@ pub(crate) enum Subscriptions {
     Resume(Named),
     /// Move to another place in the stream.
     Seek(Seek),
+    /// Take deliveries by hand.
+    Pull(consume::Pull),
+    /// Settle deliveries by hand.
+    Settle(consume::Settle),
     /// Delete one; refused while anything is unsettled or dead.
     #[command(alias = "rm")]
     Delete(Delete),
@@ -171,6 +178,8 @@ impl Subscriptions {
             Self::Pause(named) => switch(&client, out, &named.name, "pause").await,
             Self::Resume(named) => switch(&client, out, &named.name, "resume").await,
             Self::Seek(seek) => seek.run(&client, out).await,
+            Self::Pull(pull) => pull.run(&client, out).await,
+            Self::Settle(settle) => settle.run(&client, out).await,
             Self::Delete(delete) => delete.run(&client, out).await,
         }
     }

@@ -113,3 +113,40 @@ fn the_audit_balances_at_every_step() {
             .contains("nobody")
     );
 }
+
+#[test]
+fn deliveries_are_pulled_and_settled_by_hand() {
+    let server = Server::in_memory();
+    server.run(&["subscriptions", "create", "s", "**"]).ok();
+    let nothing = server.run(&["subscriptions", "pull", "s"]).ok();
+    assert_eq!(nothing, "");
+    for id in ["1", "2", "3"] {
+        server.run(&["publish", "a", "--id", id]).ok();
+    }
+    let table = server.run(&["subscriptions", "pull", "s"]).ok();
+    assert_eq!(table.lines().count(), 2, "{table}");
+    let pull = ["subscriptions", "pull", "s", "--max", "10", "--json"];
+    let pulled = server.run(&pull).objects();
+    assert_eq!(pulled.len(), 2);
+    let token = |at: usize| pulled[at]["delivery"].as_str().unwrap().to_owned();
+    let ack = ["subscriptions", "settle", "s", "ack", &token(0)];
+    assert!(server.run(&ack).ok().ends_with(" settled\n"));
+    let again = server.run(&ack);
+    assert_eq!((again.code, again.err.as_str()), (1, ""), "{again:?}");
+    let fail = [
+        "subscriptions",
+        "settle",
+        "s",
+        "retry",
+        &token(1),
+        "--retry-after",
+        "0s",
+        "--reason",
+        "no",
+    ];
+    server.run(&fail).ok();
+    let retried = server
+        .run(&[&pull[..], &["--wait", "10s"]].concat())
+        .objects();
+    assert_eq!(retried[0]["attempt"], 2);
+}
