@@ -239,15 +239,16 @@ impl SubscribeBuilder {
         backend.admin().put(&self.spec).await?;
         let core = Core::start(&self.bus, self.spec, self.options, routes, self.states).await?;
         self.bus.0.subscriptions.lock().push(Arc::clone(&core));
-        // A shutdown that began meanwhile did not see it.
-        if self.bus.0.lifecycle.phase() != Phase::Running {
-            core.stop(self.bus.clock().now()).await;
-            return Err(closed());
-        }
-        Ok(Subscription {
+        let subscription = Subscription {
             bus: self.bus,
             core,
-        })
+        };
+        // A shutdown that began meanwhile may not have seen it.
+        if subscription.bus.0.lifecycle.phase() != Phase::Running {
+            subscription.unsubscribe(Duration::ZERO).await?;
+            return Err(closed());
+        }
+        Ok(subscription)
     }
 
     /// Puts name and patterns in; every violation in one error.
