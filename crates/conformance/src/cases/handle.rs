@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_bus::handler::Outcome;
-use fanfare_bus::{Attempt, Subscription};
+use fanfare_bus::{Attempt, Bus, Subscription};
 use fanfare_core::dead_letter::{DeadLetter, DeadLetterFilter};
 use fanfare_core::delivery::Settlement;
 use fanfare_core::event::Event;
@@ -39,8 +39,9 @@ impl Stage {
         found.pop().ok_or_else(|| Failure::new("no dead letter"))
     }
 
-    /// Waits until `subscription` has nothing unsettled.
-    async fn settled(&self, subscription: &Subscription) -> Verdict {
+    /// Waits until `subscription` has nothing unsettled and ends the bus: only then is every
+    /// settlement answered, and what it left can be looked at.
+    async fn settled(&self, bus: &Bus, subscription: &Subscription) -> Verdict {
         let until = self.clock.now() + self.patience;
         let name = subscription.name();
         while self.counts(name).await?.unsettled() > 0 {
@@ -50,6 +51,7 @@ impl Stage {
             );
             self.clock.sleep(Duration::from_millis(5)).await;
         }
+        bus.shutdown(self.patience).await?;
         Ok(())
     }
 }
@@ -69,14 +71,13 @@ async fn a_failing_handler_is_retried_and_then_given_up(stage: &Stage) -> Verdic
         })
         .await?;
     let published = stage.publish_many("orders.placed", 1).await?;
-    stage.settled(&subscription).await?;
+    stage.settled(&bus, &subscription).await?;
     require_eq!(*attempts.lock(), [1, 2, 3], "attempts");
     let letter = stage.only_letter().await?;
     require_eq!(letter.reason, "max_attempts", "reason");
     require_eq!(letter.error, "failed for the 3th time", "error");
     require_eq!(letter.attempts, 3, "attempts kept");
     require_eq!(letter.body.event(), published.first(), "event");
-    bus.shutdown(stage.patience).await?;
     Ok(())
 }
 
@@ -102,7 +103,7 @@ async fn retries_wait_as_the_policy_says(stage: &Stage) -> Verdict {
         })
         .await?;
     stage.publish_many("orders.placed", 1).await?;
-    stage.settled(&subscription).await?;
+    stage.settled(&bus, &subscription).await?;
     let times = times.lock().clone();
     let pauses = times
         .iter()
@@ -114,7 +115,6 @@ async fn retries_wait_as_the_policy_says(stage: &Stage) -> Verdict {
         let least = Duration::from_millis(least);
         require!(*pause >= least, "waited {pause:?} instead of {least:?}");
     }
-    bus.shutdown(stage.patience).await?;
     Ok(())
 }
 
@@ -131,7 +131,7 @@ async fn a_panic_is_a_failure_and_stops_nothing(stage: &Stage) -> Verdict {
         })
         .await?;
     stage.publish_many("orders.placed", 5).await?;
-    stage.settled(&subscription).await?;
+    stage.settled(&bus, &subscription).await?;
     let letter = stage.only_letter().await?;
     require!(
         letter.error.contains("the handler fell over"),
@@ -145,7 +145,6 @@ async fn a_panic_is_a_failure_and_stops_nothing(stage: &Stage) -> Verdict {
         (4, 1),
         "acknowledged, dead"
     );
-    bus.shutdown(stage.patience).await?;
     Ok(())
 }
 
@@ -169,7 +168,7 @@ async fn a_handler_chooses_how_a_delivery_ends(stage: &Stage) -> Verdict {
         })
         .await?;
     stage.publish_many("orders.placed", 4).await?;
-    stage.settled(&subscription).await?;
+    stage.settled(&bus, &subscription).await?;
     let letter = stage.only_letter().await?;
     require_eq!(
         (&*letter.reason, &*letter.error),
@@ -179,7 +178,6 @@ async fn a_handler_chooses_how_a_delivery_ends(stage: &Stage) -> Verdict {
     let counts = stage.counts(subscription.name()).await?;
     let all = (counts.acknowledged, counts.dropped, counts.dead);
     require_eq!(all, (2, 1, 1), "acknowledged, dropped, dead");
-    bus.shutdown(stage.patience).await?;
     Ok(())
 }
 
@@ -192,10 +190,9 @@ async fn out_of_attempts_is_dropped_where_dead_letters_are_off(stage: &Stage) ->
         .handle(|| async { Err::<(), _>("no") })
         .await?;
     stage.publish_many("orders.placed", 3).await?;
-    stage.settled(&subscription).await?;
+    stage.settled(&bus, &subscription).await?;
     let counts = stage.counts(subscription.name()).await?;
     require_eq!((counts.dropped, counts.dead), (3, 0), "dropped, dead");
-    bus.shutdown(stage.patience).await?;
     Ok(())
 }
 
@@ -227,9 +224,8 @@ async fn a_heartbeat_keeps_a_long_delivery(stage: &Stage) -> Verdict {
     let other = stage.rejoin(subscription.name()).await?;
     other.nothing_for(lease * 5 / 2).await?;
     gate.add_permits(1);
-    stage.settled(&subscription).await?;
+    stage.settled(&bus, &subscription).await?;
     require_eq!(started.available_permits(), 0, "further attempts");
-    bus.shutdown(stage.patience).await?;
     require_eq!(
         stage.counts(subscription.name()).await?.acknowledged,
         1,
@@ -269,8 +265,7 @@ async fn a_handler_holds_no_more_than_its_prefetch(stage: &Stage) -> Verdict {
     let held = stage.counts(subscription.name()).await?.in_flight;
     require!(held <= 7, "{held} deliveries held with a prefetch of 7");
     gate.add_permits(200);
-    stage.settled(&subscription).await?;
-    bus.shutdown(stage.patience).await?;
+    stage.settled(&bus, &subscription).await?;
     Ok(())
 }
 
@@ -297,13 +292,12 @@ async fn handlers_keep_the_order_of_keys(stage: &Stage) -> Verdict {
     stage
         .publish(&keyed("orders.placed", &["a", "b", "c"], 30)?)
         .await?;
-    stage.settled(&subscription).await?;
+    stage.settled(&bus, &subscription).await?;
     for key in ["a", "b", "c"] {
         let seen = seen.lock();
         let done = seen.iter().filter(|(of, _, fails)| of == key && !fails);
         let places: Vec<_> = done.map(|(_, place, _)| *place).collect();
         require_eq!(places, (0..30).collect::<Vec<_>>(), "order of key {key}");
     }
-    bus.shutdown(stage.patience).await?;
     Ok(())
 }
