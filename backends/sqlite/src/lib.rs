@@ -39,4 +39,4 @@ mod writer;
 pub use backend::SqliteBackend;
 pub use backup::back_up;
 pub use config::{DEFAULT_STREAM, SqliteConfig};
-pub use verify::{BackedUp, Verified};
+pub use verify::Verified;

@@ -1,17 +1,16 @@
 //! For operators: checking the whole database, copying it while it is in use, and trimming it now.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fanfare_core::admin::{Admin, Audited};
-use fanfare_core::position::Position;
 use fanfare_core::{Error, ErrorKind, Result};
 use rusqlite::Connection;
-use rusqlite::backup::{Backup, StepResult};
 use serde::Serialize;
 
 use crate::backend::SqliteBackend;
-use crate::connect::{self, schema};
+use crate::backup;
+use crate::connect::schema;
 use crate::error;
 use crate::retention;
 use crate::row::{self, integer};
@@ -35,17 +34,6 @@ pub struct Verified {
     pub bytes: u64,
     /// Every subscription's balance.
     pub audit: Vec<Audited>,
-}
-
-/// A finished copy.
-#[derive(Debug, Clone, Serialize)]
-pub struct BackedUp {
-    /// The file: named `<stream>.db` in an empty directory, it is a stream again.
-    pub path: PathBuf,
-    /// Its size.
-    pub bytes: u64,
-    /// The newest event in it.
-    pub head: Position,
 }
 
 impl SqliteBackend {
@@ -72,12 +60,15 @@ impl SqliteBackend {
         })
     }
 
-    /// Copies the stream, as it is at one moment, to the file `path`, which must not be there. It is
-    /// whole and durable, or not there at all. Publishing goes on meanwhile.
-    pub async fn backup_to(&self, path: impl Into<PathBuf>) -> Result<BackedUp> {
+    /// Copies the stream, as of one moment, into the directory `target`; see [`back_up`](crate::back_up).
+    /// Publishing goes on meanwhile.
+    pub async fn backup_to(&self, target: impl Into<PathBuf>) -> Result<u64> {
         self.inner.stream.check()?;
-        let path = path.into();
-        self.inner.readers.read(move |db| back_up(db, &path)).await
+        let (config, target) = (self.inner.stream.config.clone(), target.into());
+        let copying = tokio::task::spawn_blocking(move || backup::back_up(&config, &target));
+        copying
+            .await
+            .map_err(|e| Error::new(ErrorKind::Internal, "the copy was cut off").because(e))?
     }
 
     /// Trims what retention allows now, instead of at its next turn.
@@ -124,58 +115,4 @@ fn unreadable(db: &Connection, stream: &Stream, problems: &mut Vec<String>) -> R
         }
     }
     Ok(())
-}
-
-fn back_up(db: &Connection, path: &Path) -> Result<BackedUp> {
-    if path.exists() {
-        let shown = path.display();
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            format!("{shown} is there already"),
-        ));
-    }
-    let mut partial = path.to_owned();
-    partial.as_mut_os_string().push(".partial");
-    let copied = copy(db, &partial).and_then(|head| {
-        std::fs::rename(&partial, path).map_err(|e| error::file(e, path))?;
-        Ok(head)
-    });
-    let head = match copied {
-        Ok(head) => head,
-        Err(error) => {
-            // Half a copy is of no use; the error is what matters.
-            let _ = std::fs::remove_file(&partial);
-            return Err(error);
-        }
-    };
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
-    connect::sync_dir(dir.unwrap_or(Path::new(".")))?;
-    let file = std::fs::metadata(path).map_err(|e| error::file(e, path))?;
-    Ok(BackedUp {
-        path: path.to_owned(),
-        bytes: file.len(),
-        head,
-    })
-}
-
-/// Copies all pages in one step: the writer goes on, and what it commits meanwhile is not in the copy.
-fn copy(db: &Connection, to: &Path) -> Result<Position> {
-    let mut copy = Connection::open(to).map_err(error::sqlite)?;
-    let backup = Backup::new(db, &mut copy).map_err(error::sqlite)?;
-    match backup.step(-1).map_err(error::sqlite)? {
-        StepResult::Done => drop(backup),
-        _ => {
-            return Err(Error::new(
-                ErrorKind::Locked,
-                "the database was held by another program",
-            ));
-        }
-    }
-    let head: Option<i64> = copy
-        .query_row("SELECT max(pos) FROM log", [], |row| row.get(0))
-        .map_err(error::sqlite)?;
-    copy.close().map_err(|(_, e)| error::sqlite(e))?;
-    let file = std::fs::File::open(to).map_err(|e| error::file(e, to))?;
-    file.sync_all().map_err(|e| error::file(e, to))?;
-    Ok(Position::from(row::unsigned(head.unwrap_or(0))))
 }

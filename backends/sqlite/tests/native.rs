@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod native {
     mod disk;
+    mod failing;
     mod files;
     mod full;
     mod keeping;
