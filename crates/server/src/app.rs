@@ -15,6 +15,7 @@ use fanfare::core::timestamp::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::ServerConfig;
 use crate::http::problem::{Code, Problem};
@@ -30,6 +31,8 @@ struct Inner {
     started: Timestamp,
     openapi: Bytes,
     draining: CancellationToken,
+    tasks: TaskTracker,
+    bodies: Arc<Semaphore>,
     publishing: Arc<Semaphore>,
     tails: Arc<Semaphore>,
     pulls: Arc<Semaphore>,
@@ -52,6 +55,8 @@ impl App {
             started: bus.clock().now(),
             openapi,
             draining: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            bodies: slots(config.limits.bodies_bytes.min(Semaphore::MAX_PERMITS)),
             publishing: slots(config.limits.publishing),
             tails: slots(config.limits.tails),
             pulls: slots(config.limits.pulls),
@@ -92,6 +97,21 @@ impl App {
     /// Cancelled once the server shuts down.
     pub(crate) fn draining(&self) -> &CancellationToken {
         &self.0.draining
+    }
+
+    /// Background work of requests; the server waits for it before it is gone.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    /// Memory for a part of a body, or 429 at once.
+    pub(crate) fn body_memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Problem> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let memory = self.0.bodies.clone().try_acquire_many_owned(bytes);
+        memory.map_err(|_| {
+            let detail = "the requests at work take all the memory there is for bodies, try again";
+            Problem::new(Code::Busy, detail)
+        })
     }
 
     /// A place for bounded work, or 429 at once.

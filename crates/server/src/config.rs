@@ -45,6 +45,9 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// The most events in a batch. Default 1,000.
     pub batch_events: usize,
+    /// Memory that the bodies of all requests may take together, in bytes; more is answered 429.
+    /// Default 256 MiB.
+    pub bodies_bytes: usize,
     /// Open connections; more wait to be accepted. Default 1,024.
     pub connections: usize,
     /// Publish requests at work at once; more are answered 429. Default 512.
@@ -82,6 +85,7 @@ impl Default for Limits {
             body_bytes: 1 << 20,
             batch_bytes: 8 << 20,
             batch_events: 1_000,
+            bodies_bytes: 256 << 20,
             connections: 1_024,
             publishing: 512,
             tails: 256,

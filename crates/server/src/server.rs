@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use fanfare::core::error::{Error, ErrorKind, Result};
@@ -24,6 +25,9 @@ use fanfare::bus::Bus;
 const MAX_HEADERS: usize = 100;
 /// The largest head of a request, and how much of a body is read at once, in bytes.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
+
+/// How long the work that connections left behind may take at the end.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// A server that holds its port and serves once it runs.
 pub struct Server {
@@ -96,6 +100,12 @@ impl Server {
             connections.cut.cancel();
             connections.tracker.wait().await;
         }
+        // What connections left behind: tails that end, deliveries on their way back.
+        let tasks = self.app.tasks();
+        tasks.close();
+        if tokio::time::timeout(LAST_WAIT, tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = tasks.len(), "some work did not end");
+        }
         Ok(())
     }
 }
@@ -157,7 +167,7 @@ impl Connections {
                 Err(error) => {
                     // Out of file descriptors, or the client left already: neither ends the server.
                     tracing::warn!(%error, "accept failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }

@@ -4,8 +4,9 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use fanfare::core::admin::Audited;
 use fanfare::core::subscription::SubscriptionName;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::app::App;
 use crate::http::params::Params;
@@ -23,6 +24,12 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
+#[derive(Debug, Serialize)]
+struct Body {
+    ok: bool,
+    subscriptions: Vec<Audited>,
+}
+
 async fn audit(State(app): State<App>, mut params: Params) -> Result<Response, Problem> {
     let name = params.read("subscription", SubscriptionName::parse);
     params.finish()?;
@@ -30,6 +37,9 @@ async fn audit(State(app): State<App>, mut params: Params) -> Result<Response, P
     let ok = audited
         .iter()
         .all(|one| one.breaches.is_empty() && one.counts.balanced());
-    let body = json!({ "ok": ok, "subscriptions": audited });
+    let body = Body {
+        ok,
+        subscriptions: audited,
+    };
     render::answer(StatusCode::OK, &body)
 }

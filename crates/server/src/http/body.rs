@@ -1,11 +1,16 @@
 //! Reading request bodies within their limits: size, and how long a client may pause.
 
-use axum::body::Body;
+use std::ops::Deref;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use fanfare::core::error::Error;
+use fanfare::core::timestamp::duration;
 use futures::StreamExt;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::http::object::{self, Object};
@@ -19,36 +24,76 @@ pub(crate) enum Size {
     BatchIfArray,
 }
 
+/// A body, and its share of the memory that all bodies may take.
+#[derive(Debug)]
+pub(crate) struct Whole {
+    bytes: BytesMut,
+    share: Option<OwnedSemaphorePermit>,
+}
+
+impl Whole {
+    /// Appends what arrived, if there is memory for it.
+    fn append(&mut self, app: &App, chunk: &[u8]) -> Result<(), Problem> {
+        let more = app.body_memory(chunk.len())?;
+        match &mut self.share {
+            Some(share) => share.merge(more),
+            share => *share = Some(more),
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// Reads a whole body.
-pub(crate) async fn read(app: &App, body: Body, size: Size) -> Result<Bytes, Problem> {
+pub(crate) async fn read(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    size: Size,
+) -> Result<Whole, Problem> {
     let limits = &app.config().limits;
     let most = match size {
         Size::One => limits.body_bytes,
         Size::Batch | Size::BatchIfArray => limits.batch_bytes,
     };
+    if text(headers, header::CONTENT_ENCODING.as_str())?.is_some_and(|e| e != "identity") {
+        let detail = "bodies are taken as they are, without a content encoding";
+        return Err(Problem::new(Code::UnsupportedMediaType, detail));
+    }
     let mut stream = body.into_data_stream();
-    let mut read = BytesMut::new();
-    loop {
-        let chunk = match tokio::time::timeout(limits.body_idle, stream.next()).await {
-            Ok(Some(Ok(chunk))) => chunk,
-            Ok(Some(Err(error))) => {
-                let detail = format!("the body ended early: {error}");
-                return Err(Problem::new(Code::Malformed, detail));
-            }
-            Ok(None) => return Ok(read.freeze()),
-            Err(_) => {
-                let detail = format!("nothing of the body arrived for {:?}", limits.body_idle);
-                return Err(Problem::new(Code::TooSlow, detail));
-            }
-        };
-        read.extend_from_slice(&chunk);
-        let single = matches!(size, Size::BatchIfArray) && !is_array(&read);
+    let mut whole = Whole {
+        bytes: BytesMut::new(),
+        share: None,
+    };
+    while let Some(chunk) = next(&mut stream, limits.body_idle).await? {
+        whole.append(app, &chunk)?;
+        let single = matches!(size, Size::BatchIfArray) && !is_array(&whole);
         let most = if single { limits.body_bytes } else { most };
-        if read.len() > most {
+        if whole.len() > most {
             let detail = format!("the body is larger than {most} bytes");
             return Err(Problem::new(Code::TooLarge, detail));
         }
     }
+    Ok(whole)
+}
+
+async fn next(stream: &mut BodyDataStream, idle: Duration) -> Result<Option<Bytes>, Problem> {
+    let Ok(chunk) = tokio::time::timeout(idle, stream.next()).await else {
+        let idle = duration::format(idle);
+        let detail = format!("nothing of the body arrived for {idle}");
+        return Err(Problem::new(Code::TooSlow, detail));
+    };
+    chunk
+        .transpose()
+        .map_err(|error| Problem::new(Code::Malformed, format!("the body ended early: {error}")))
 }
 
 /// Whether the JSON text is an array, as far as it was read.
@@ -77,7 +122,7 @@ pub(crate) fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h 
 
 /// The body of an operation: one JSON object. Nothing at all stands for `{}`.
 #[derive(Debug)]
-pub(crate) struct JsonBody(Bytes);
+pub(crate) struct JsonBody(Whole);
 
 impl JsonBody {
     pub(crate) fn object(&self) -> Result<Object<'_>, Problem> {
@@ -91,7 +136,7 @@ impl FromRequest<App> for JsonBody {
     async fn from_request(request: Request, app: &App) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
         let media_type = text(&parts.headers, header::CONTENT_TYPE.as_str())?.map(str::to_owned);
-        let bytes = read(app, body, Size::One).await?;
+        let bytes = read(app, &parts.headers, body, Size::One).await?;
         // Only JSON is taken, so that a form on a foreign page cannot send it.
         match media_type {
             Some(media_type) if is_json(&media_type) => {}

@@ -4,7 +4,6 @@
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use fanfare::core::backend::Published;
 use fanfare::core::cloudevents::http::Mode;
 use fanfare::core::cloudevents::{self, http as binding};
@@ -13,7 +12,6 @@ use fanfare::core::event::{Event, EventBuilder};
 use fanfare::core::id::EventId;
 use fanfare::core::position::Position;
 use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::app::{App, Slot};
 use crate::http::body::{self, Size};
@@ -46,6 +44,14 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
+/// What became of one event of a batch.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Outcome {
+    Stored(Receipt),
+    Refused { error: Problem },
+}
+
 /// One event that was acknowledged.
 #[derive(Debug, Serialize)]
 struct Receipt {
@@ -65,7 +71,6 @@ impl Receipt {
 }
 
 async fn publish(State(app): State<App>, request: Request) -> Result<Response, Problem> {
-    let _slot = app.slot(Slot::Publishing)?;
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let content_type = body::text(&headers, header::CONTENT_TYPE.as_str())?;
@@ -80,7 +85,8 @@ async fn publish(State(app): State<App>, request: Request) -> Result<Response, P
         Mode::Plain => Size::BatchIfArray,
         Mode::Structured | Mode::Binary => Size::One,
     };
-    let body = body::read(&app, body, size).await?;
+    let body = body::read(&app, &headers, body, size).await?;
+    let _slot = app.slot(Slot::Publishing)?;
     match mode {
         Mode::Structured => {
             body::check_json(&body, 1)?;
@@ -134,31 +140,31 @@ async fn publish_batch(app: &App, read: Vec<Result<Event, Error>>) -> Result<Res
     };
     let (mut results, mut stored, mut worst) = (Vec::with_capacity(read.len()), 0, None);
     for event in read {
-        let outcome = event.and_then(|event| {
+        let published = event.and_then(|event| {
             let published = outcomes.next().unwrap_or_else(|| Err(unanswered()))?;
             Ok(Receipt::new(&event, published))
         });
-        match outcome {
+        results.push(match published {
             Ok(receipt) => {
                 stored += 1;
-                results.push(serde_json::to_value(receipt)?);
+                Outcome::Stored(receipt)
             }
             Err(error) => {
-                let problem = Problem::from(error);
-                results.push(json!({ "error": problem.to_json() }));
+                let error = Problem::from(error);
                 // What may pass by itself weighs more than what the client must mend.
-                if problem.code().status().is_server_error() {
-                    worst = Some(problem.code());
+                if error.code().status().is_server_error() {
+                    worst = Some(error.code());
                 }
+                Outcome::Refused { error }
             }
-        }
+        });
     }
-    let results = Value::Array(results);
-    if stored > 0 || results.as_array().is_some_and(Vec::is_empty) {
-        return render::answer(StatusCode::OK, &json!({ "results": results }));
+    if stored > 0 || results.is_empty() {
+        return render::wrapped("results", &results);
     }
     let code = worst.unwrap_or(Code::NothingStored);
     let detail = "no event of the batch was stored; `results` says why, event by event";
+    let results = serde_json::value::to_raw_value(&results)?;
     Ok(Problem::new(code, detail)
         .with("results", results)
         .into_response())
@@ -193,7 +199,7 @@ fn fill_in(
     event.to_builder().time(app.clock().now()).build()
 }
 
-fn from_binary(headers: &HeaderMap, body: &Bytes, key: Option<&str>) -> Result<Event, Problem> {
+fn from_binary(headers: &HeaderMap, body: &[u8], key: Option<&str>) -> Result<Event, Problem> {
     if headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

@@ -6,7 +6,6 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
 
 use crate::app::App;
 use crate::http::problem::{Code, Problem};
@@ -44,15 +43,20 @@ struct Component {
     detail: String,
 }
 
+#[derive(Debug, Serialize)]
+struct Readiness {
+    ok: bool,
+    components: [Component; 3],
+}
+
 async fn live() -> Result<Response, Problem> {
-    render::answer(StatusCode::OK, &json!({ "ok": true }))
+    render::wrapped("ok", &true)
 }
 
 async fn ready(State(app): State<App>) -> Result<Response, Problem> {
     let components = components(&app).await;
     let ok = components.iter().all(|component| component.ok);
-    let body = json!({ "ok": ok, "components": components });
-    render::answer(status(ok), &body)
+    render::answer(status(ok), &Readiness { ok, components })
 }
 
 async fn component(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use fanfare::core::consumer::Consumer;
 use fanfare::core::delivery::{Receipt, Settlement};
 use hyper::body::{Body, Frame, SizeHint};
+use tokio_util::task::TaskTracker;
 
 /// A body that knows whether it was written.
 pub(crate) struct Held {
@@ -29,17 +30,26 @@ enum Stage {
 }
 
 struct Deliveries {
+    tasks: TaskTracker,
     consumer: Arc<dyn Consumer>,
     receipts: Vec<Receipt>,
 }
 
 impl Held {
     /// Holds deliveries; dropped without being written, it releases them.
-    pub(crate) fn new(consumer: Arc<dyn Consumer>, receipts: Vec<Receipt>) -> Self {
+    pub(crate) fn new(
+        tasks: TaskTracker,
+        consumer: Arc<dyn Consumer>,
+        receipts: Vec<Receipt>,
+    ) -> Self {
         Self {
             rest: Bytes::new(),
             stage: Stage::Head,
-            deliveries: (!receipts.is_empty()).then_some(Deliveries { consumer, receipts }),
+            deliveries: (!receipts.is_empty()).then_some(Deliveries {
+                tasks,
+                consumer,
+                receipts,
+            }),
         }
     }
 
@@ -90,13 +100,19 @@ impl Body for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let Some(Deliveries { consumer, receipts }) = self.deliveries.take() else {
+        let Some(Deliveries {
+            tasks,
+            consumer,
+            receipts,
+        }) = self.deliveries.take()
+        else {
             return;
         };
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+        // Outside of the runtime there is no server any more.
+        if tokio::runtime::Handle::try_current().is_err() {
             return;
-        };
-        runtime.spawn(async move {
+        }
+        tasks.spawn(async move {
             let count = receipts.len();
             let released = receipts
                 .into_iter()

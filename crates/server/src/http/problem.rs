@@ -4,7 +4,9 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use fanfare::core::error::{Error, ErrorKind, Violation};
-use serde_json::{Map, Value, json};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $title:literal;)*) => {
@@ -91,7 +93,7 @@ pub(crate) struct Problem {
     code: Code,
     detail: String,
     errors: Vec<Violation>,
-    extra: Map<String, Value>,
+    extra: Option<(&'static str, Box<RawValue>)>,
 }
 
 /// The prefix of every `type`; the code follows.
@@ -107,7 +109,7 @@ impl Problem {
             code,
             detail: detail.into(),
             errors: Vec::new(),
-            extra: Map::new(),
+            extra: None,
         }
     }
 
@@ -124,30 +126,30 @@ impl Problem {
     }
 
     /// Adds an extension member.
-    pub(crate) fn with(mut self, name: &str, value: Value) -> Self {
-        self.extra.insert(name.into(), value);
+    pub(crate) fn with(mut self, name: &'static str, value: Box<RawValue>) -> Self {
+        self.extra = Some((name, value));
         self
     }
 
     pub(crate) fn code(&self) -> Code {
         self.code
     }
+}
 
-    /// The body.
-    pub(crate) fn to_json(&self) -> Value {
+impl Serialize for Problem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let code = self.code.as_str();
-        let mut body = json!({
-            "type": format!("{TYPE_PREFIX}{code}"),
-            "title": self.code.title(),
-            "status": self.code.status().as_u16(),
-            "detail": self.detail,
-            "code": code,
-            "errors": self.errors,
-        });
-        if let Value::Object(members) = &mut body {
-            members.extend(self.extra.clone());
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("type", &format!("{TYPE_PREFIX}{code}"))?;
+        members.serialize_entry("title", self.code.title())?;
+        members.serialize_entry("status", &self.code.status().as_u16())?;
+        members.serialize_entry("detail", &self.detail)?;
+        members.serialize_entry("code", code)?;
+        members.serialize_entry("errors", &self.errors)?;
+        if let Some((name, value)) = &self.extra {
+            members.serialize_entry(name, value)?;
         }
-        body
+        members.end()
     }
 }
 
@@ -194,7 +196,9 @@ impl From<serde_json::Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.code.status(), self.to_json().to_string()).into_response();
+        // Every member is text or a number: writing cannot fail.
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (self.code.status(), body).into_response();
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,
@@ -243,7 +247,7 @@ mod tests {
     fn a_cause_is_never_sent() {
         let error = Error::new(ErrorKind::Storage, "the write failed")
             .because(std::io::Error::other("redis://:hunter2@host"));
-        let body = Problem::from(error).to_json().to_string();
+        let body = serde_json::to_string(&Problem::from(error)).unwrap();
         assert!(!body.contains("hunter2"), "{body}");
     }
 }

@@ -75,7 +75,7 @@ async fn pull(
     };
     // Nothing is awaited from here on, so nothing can be stranded outside of `Held`.
     let receipts = deliveries.iter().map(|d| d.receipt).collect();
-    let held = Held::new(consumer, receipts);
+    let held = Held::new(app.tasks().clone(), consumer, receipts);
     let body = write(&name, &deliveries)?;
     Ok(render::json(
         StatusCode::OK,

@@ -15,6 +15,14 @@ pub(crate) fn answer(status: StatusCode, body: &impl Serialize) -> Result<Respon
     Ok(json(status, serde_json::to_vec(body)?))
 }
 
+/// `{"<name>":..}`.
+pub(crate) fn wrapped(name: &str, value: &impl Serialize) -> Result<Response, Problem> {
+    let mut out = format!(r#"{{"{name}":"#).into_bytes();
+    serde_json::to_writer(&mut out, value)?;
+    out.push(b'}');
+    Ok(json(StatusCode::OK, out))
+}
+
 /// A JSON answer that is written already.
 pub(crate) fn json(status: StatusCode, body: impl Into<Body>) -> Response {
     let mut response = (status, body.into()).into_response();

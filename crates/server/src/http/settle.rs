@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::response::Response;
 use fanfare::bus::retry;
 use fanfare::core::delivery::{Receipt, Settled, Settlement};
@@ -12,7 +11,6 @@ use fanfare::core::error::{Error, Result as CoreResult};
 use fanfare::core::subscription::{MAX_LEASE, MIN_LEASE, SubscriptionName, SubscriptionSpec};
 use fanfare::core::timestamp::duration;
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::app::App;
@@ -168,7 +166,7 @@ fn answer(
             Outcome::new(text, outcome.unwrap_or(Settled::Unknown))
         })
         .collect();
-    render::answer(StatusCode::OK, &json!({ "results": results }))
+    render::wrapped("results", &results)
 }
 
 /// Reads one settlement; what is wrong with it is noted in `body`.

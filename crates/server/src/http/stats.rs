@@ -3,7 +3,11 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
+use fanfare::bus::Stats;
+use fanfare::core::admin::StreamStats;
+use fanfare::core::capability::Capabilities;
+use fanfare::core::timestamp::Timestamp;
+use serde::Serialize;
 
 use crate::app::App;
 use crate::http::params::Params;
@@ -20,6 +24,26 @@ pub(crate) fn routes() -> Vec<Route> {
     ]
 }
 
+#[derive(Debug, Serialize)]
+struct Body {
+    stream: StreamStats,
+    subscriptions: Vec<View>,
+    bus: Stats,
+    capabilities: Capabilities,
+    server: Process,
+}
+
+/// This server.
+#[derive(Debug, Serialize)]
+struct Process {
+    version: &'static str,
+    started: Timestamp,
+    uptime_seconds: u64,
+    tails: usize,
+    pulls: usize,
+    draining: bool,
+}
+
 async fn stats(State(app): State<App>, params: Params) -> Result<Response, Problem> {
     params.finish()?;
     let admin = app.backend().admin();
@@ -27,19 +51,19 @@ async fn stats(State(app): State<App>, params: Params) -> Result<Response, Probl
     let subscriptions = admin.list().await?;
     let subscriptions: Vec<View> = subscriptions.into_iter().map(View::from).collect();
     let now = app.clock().now();
-    let body = json!({
-        "stream": stream,
-        "subscriptions": subscriptions,
-        "bus": app.bus().stats(),
-        "capabilities": app.backend().capabilities(),
-        "server": {
-            "version": env!("CARGO_PKG_VERSION"),
-            "started": app.started(),
-            "uptime_seconds": now.since(app.started()).as_secs(),
-            "tails": app.open_tails(),
-            "pulls": app.open_pulls(),
-            "draining": app.draining().is_cancelled(),
+    let body = Body {
+        stream,
+        subscriptions,
+        bus: app.bus().stats(),
+        capabilities: app.backend().capabilities(),
+        server: Process {
+            version: env!("CARGO_PKG_VERSION"),
+            started: app.started(),
+            uptime_seconds: now.since(app.started()).as_secs(),
+            tails: app.open_tails(),
+            pulls: app.open_pulls(),
+            draining: app.draining().is_cancelled(),
         },
-    });
+    };
     render::answer(StatusCode::OK, &body)
 }

@@ -117,7 +117,7 @@ async fn list(State(app): State<App>, params: Params) -> Result<Response, Proble
     params.finish()?;
     let subscriptions = app.backend().admin().list().await?;
     let views: Vec<View> = subscriptions.into_iter().map(View::from).collect();
-    render::answer(StatusCode::OK, &json!({ "subscriptions": views }))
+    render::wrapped("subscriptions", &views)
 }
 
 async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {

@@ -93,7 +93,7 @@ async fn tail(
         query,
         queue,
     };
-    tokio::spawn({
+    app.tasks().spawn({
         let ending = ending.clone();
         // Held until the ending is set down: the reader looks for it once the queue is closed.
         let open = follower.queue.clone();

@@ -126,6 +126,24 @@ async fn too_much_at_once_is_429() {
 }
 
 #[tokio::test]
+async fn bodies_take_no_more_memory_than_allowed() {
+    let server = with_limits(Limits {
+        bodies_bytes: 1_000,
+        ..Limits::default()
+    })
+    .await;
+    let post = |bytes: usize| {
+        let event = json!({ "type": "a", "data": "x".repeat(bytes) });
+        server.post("/v1/events").json(&event)
+    };
+    refused(post(1_000), 429, "busy").await;
+    // What was taken was given back.
+    for _ in 0..3 {
+        answer(post(800), 201).await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_finish_its_head_is_closed() {
     let server = with_limits(Limits {
         header_timeout: Duration::from_millis(50),

@@ -185,6 +185,14 @@ async fn other_media_types_are_refused() {
 }
 
 #[tokio::test]
+async fn content_encodings_are_refused() {
+    let server = start().await;
+    let post = server.post("/v1/events").header("content-encoding", "gzip");
+    let post = post.json(&json!({ "type": "a" }));
+    refused(post, 415, "unsupported_media_type").await;
+}
+
+#[tokio::test]
 async fn a_batch_answers_per_event_in_order() {
     let server = start().await;
     let bad = json!({ "specversion": "1.0", "id": "2", "source": "/s", "type": "a..b" });
