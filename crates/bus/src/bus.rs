@@ -171,12 +171,8 @@ impl Bus {
         self.0.lifecycle.shutdown(self, grace).await
     }
 
-    pub(crate) fn origin(&self) -> Origin {
-        Origin {
-            source: Arc::clone(&self.0.source),
-            instance: self.0.instance.clone(),
-            now: self.clock().now(),
-        }
+    pub(crate) fn origin(&self) -> Origin<'_> {
+        Origin::new(&self.0.source, self.0.instance.as_ref(), self.clock())
     }
 
     pub(crate) fn cores(&self) -> Vec<Arc<Core>> {

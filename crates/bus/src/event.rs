@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use fanfare_core::Result;
+use fanfare_core::clock::Clock;
 use fanfare_core::data::Data;
 use fanfare_core::error::{Error, ErrorKind};
 use fanfare_core::event::{Event, EventBuilder, extension};
 use fanfare_core::event_type::EventType;
-use fanfare_core::timestamp::Timestamp;
 use serde::Serialize;
 
 use crate::context::Context;
@@ -62,27 +62,36 @@ pub trait DomainEvent: Serialize {
 }
 
 /// What a bus fills in where the publisher said nothing.
-#[derive(Debug, Clone)]
-pub struct Origin {
-    /// The source of the bus.
-    pub source: Arc<str>,
-    /// The process that publishes, if the bus was told.
-    pub instance: Option<Arc<str>>,
-    /// When it happens.
-    pub now: Timestamp,
+#[derive(Debug, Clone, Copy)]
+pub struct Origin<'a> {
+    source: &'a Arc<str>,
+    instance: Option<&'a Arc<str>>,
+    clock: &'a Clock,
 }
 
-impl Origin {
+impl<'a> Origin<'a> {
+    pub(crate) fn new(
+        source: &'a Arc<str>,
+        instance: Option<&'a Arc<str>>,
+        clock: &'a Clock,
+    ) -> Self {
+        Self {
+            source,
+            instance,
+            clock,
+        }
+    }
+
     /// Builds the event with source, time, instance and the ids of the current context, each
     /// unless it is set.
     pub fn complete(&self, mut builder: EventBuilder) -> Result<Event> {
         if !builder.has_source() {
-            builder = builder.source(Arc::clone(&self.source));
+            builder = builder.source(Arc::clone(self.source));
         }
-        if let Some(instance) = &self.instance {
+        if let Some(instance) = self.instance {
             builder = builder.extension_if_absent(extension::INSTANCE_ID, Arc::clone(instance));
         }
-        builder = builder.time_if_absent(self.now);
+        builder = builder.time_if_absent(self.clock.now());
         Context::with_current(|context| context.apply(builder)).build()
     }
 
@@ -101,29 +110,29 @@ impl Origin {
 /// Everything that can be published: an [`Event`], an [`EventBuilder`] or a [`DomainEvent`].
 pub trait IntoEvent {
     /// The event, completed by `origin`.
-    fn into_event(self, origin: &Origin) -> Result<Event>;
+    fn into_event(self, origin: &Origin<'_>) -> Result<Event>;
 }
 
 impl IntoEvent for Event {
-    fn into_event(self, origin: &Origin) -> Result<Event> {
+    fn into_event(self, origin: &Origin<'_>) -> Result<Event> {
         origin.adopt(self)
     }
 }
 
 impl IntoEvent for &Event {
-    fn into_event(self, origin: &Origin) -> Result<Event> {
+    fn into_event(self, origin: &Origin<'_>) -> Result<Event> {
         origin.adopt(self.clone())
     }
 }
 
 impl IntoEvent for EventBuilder {
-    fn into_event(self, origin: &Origin) -> Result<Event> {
+    fn into_event(self, origin: &Origin<'_>) -> Result<Event> {
         origin.complete(self)
     }
 }
 
 impl<T: DomainEvent> IntoEvent for T {
-    fn into_event(self, origin: &Origin) -> Result<Event> {
+    fn into_event(self, origin: &Origin<'_>) -> Result<Event> {
         origin.complete(self.to_builder()?)
     }
 }

@@ -25,6 +25,8 @@ mod shutdown;
 mod stress;
 #[path = "bus/subscribing.rs"]
 mod subscribing;
+#[path = "bus/telemetry.rs"]
+mod telemetry;
 #[cfg(test)]
 #[path = "bus/testing.rs"]
 mod testing;
