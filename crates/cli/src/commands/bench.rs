@@ -25,6 +25,8 @@ use crate::scratch::Scratch;
 
 /// How long the disk is asked to flush, one write at a time.
 const FLUSH_FOR: Duration = Duration::from_secs(1);
+/// Latencies above a minute are counted as a minute.
+const LONGEST_MICROS: u64 = 60_000_000;
 /// How long the end waits for handlers.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -115,7 +117,12 @@ impl Bench {
                 .map_err(|error| Failure::failed(format!("cannot add up: {error}")))?;
         }
         let took = clock.now().since(started);
-        Ok(Phase::new("publish, durable", all.len(), took, Some(&all)))
+        Ok(Phase::new(
+            "publish, acknowledged",
+            all.len(),
+            took,
+            Some(&all),
+        ))
     }
 
     async fn deliver(&self, bus: &Bus) -> Result<Phase> {
@@ -193,7 +200,8 @@ async fn flush(path: impl AsRef<Path> + Send + 'static, clock: Clock) -> Result<
 }
 
 fn latencies() -> Result<Histogram<u64>> {
-    Histogram::new(3).map_err(|error| Failure::failed(format!("cannot measure: {error}")))
+    Histogram::new_with_bounds(1, LONGEST_MICROS, 3)
+        .map_err(|error| Failure::failed(format!("cannot measure: {error}")))
 }
 
 fn micros(duration: Duration) -> u64 {
