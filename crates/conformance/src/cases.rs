@@ -8,6 +8,7 @@ mod dead_letter;
 mod deliver;
 mod drain;
 mod enqueue;
+mod external;
 mod handle;
 mod history;
 mod lease;
@@ -26,26 +27,27 @@ mod wait;
 
 const TOPICS: &[&[Case]] = &[
     publish::CASES,
+    enqueue::CASES,
     deliver::CASES,
+    pattern::CASES,
     settle::CASES,
     lease::CASES,
+    external::CASES,
     crash::CASES,
     retry::CASES,
     order::CASES,
+    handle::CASES,
+    wait::CASES,
     dead_letter::CASES,
-    pattern::CASES,
     subscription::CASES,
     seek::CASES,
     state::CASES,
     history::CASES,
     retention::CASES,
     shutdown::CASES,
+    drain::CASES,
     conservation::CASES,
     restart::CASES,
-    wait::CASES,
-    handle::CASES,
-    enqueue::CASES,
-    drain::CASES,
 ];
 
 /// Every case, by topic.

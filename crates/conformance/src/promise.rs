@@ -186,8 +186,8 @@ pub const PROMISES: &[Promise] = &[
         22,
         "nothing is unaccounted for",
         "For each subscription, at every quiet moment: matching events in the log = acknowledged + \
-         dropped + dead + in flight + waiting, compared from two independently kept numbers; seek \
-         starts the balance anew.",
+         dropped + dead + in flight + waiting, compared from two independently kept numbers. A seek \
+         starts the balance anew; a dead letter from before it that is redriven counts as one more.",
     ),
     promise(
         23,

@@ -8,6 +8,7 @@ mod operate;
 mod order;
 mod publish;
 mod restart;
+mod retry;
 pub(crate) mod sabotage;
 mod settle;
 mod shutdown;
@@ -51,6 +52,7 @@ const GROUPS: &[&[Saboteur]] = &[
     publish::SABOTEURS,
     deliver::SABOTEURS,
     settle::SABOTEURS,
+    retry::SABOTEURS,
     order::SABOTEURS,
     mend::SABOTEURS,
     operate::SABOTEURS,
@@ -74,9 +76,7 @@ impl Saboteur {
     }
 
     fn restarts(&self) -> bool {
-        self.caught_by
-            .iter()
-            .any(|case| case.starts_with("restart::"))
+        self.caught_by.iter().any(|case| case.contains("restart"))
     }
 }
 

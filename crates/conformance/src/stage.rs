@@ -27,7 +27,7 @@ use crate::target::Target;
 /// How long a case looks whether something comes that must not.
 pub(crate) const BRIEF: Duration = Duration::from_millis(200);
 /// A lease that is meant to end during the case.
-pub(crate) const SHORT_LEASE: Duration = Duration::from_millis(300);
+pub(crate) const SHORT_LEASE: Duration = Duration::from_millis(500);
 /// A lease that is meant to outlast the case.
 pub(crate) const LONG_LEASE: Duration = Duration::from_mins(5);
 
@@ -126,6 +126,14 @@ impl Stage {
             name: "suite".into(),
             kind: MemberKind::Embedded,
         };
+        self.seat(subscription, member).await
+    }
+
+    pub(crate) async fn seat(
+        &self,
+        subscription: &SubscriptionName,
+        member: Member,
+    ) -> Verdict<Seat> {
         Ok(Seat {
             consumer: self.backend.consume(subscription, member).await?,
             subscription: subscription.clone(),

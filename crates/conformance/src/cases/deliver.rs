@@ -3,20 +3,22 @@
 use std::time::Duration;
 
 use fanfare_core::data::Data;
-use fanfare_core::delivery::{Settled, Settlement};
+use fanfare_core::delivery::{Delivery, Settled, Settlement};
 use fanfare_core::event::Event;
 use fanfare_core::id::EventId;
 use fanfare_core::timestamp::Timestamp;
 use futures::FutureExt;
+use futures::future::join_all;
 
 use crate::case::{Verdict, cases, require, require_eq};
-use crate::stage::{Stage, event, events, require_same};
+use crate::stage::{BRIEF, Stage, event, events, require_same};
 
 cases! { "deliver";
     ids_of_every_kind_come_back_unchanged: 7;
     data_bytes_are_untouched: 7;
     every_attribute_and_extension_comes_back: 7;
     members_share_what_there_is: 7;
+    members_at_work_together_get_each_event_once: 7;
     subscriptions_do_not_touch_each_other: 7;
     a_waiting_receive_is_woken_by_a_publish: 7;
     a_receive_that_is_dropped_strands_nothing: 7;
@@ -129,6 +131,40 @@ async fn members_share_what_there_is(stage: &Stage) -> Verdict {
     let (mine, others) = came.split_at(40);
     first.ack(mine).await?;
     second.ack(others).await
+}
+
+async fn members_at_work_together_get_each_event_once(stage: &Stage) -> Verdict {
+    let first = stage.join_new("workers", "**").await?;
+    let mut seats = Vec::new();
+    for _ in 0..7 {
+        seats.push(stage.rejoin(&first.subscription).await?);
+    }
+    seats.push(first);
+    let published = events("orders.placed", 2_000)?;
+    let publishing = async {
+        for part in published.chunks(50) {
+            stage.publish(part).await?;
+            tokio::task::yield_now().await;
+        }
+        Verdict::Ok(Vec::new())
+    };
+    let working = seats.iter().map(|seat| async move {
+        let mut came = Vec::new();
+        loop {
+            let some = seat.consumer.receive(20, BRIEF * 3).await?;
+            if some.is_empty() {
+                return Verdict::Ok(came);
+            }
+            seat.ack(&some).await?;
+            came.extend(some);
+        }
+    });
+    let (published_all, worked) = futures::join!(publishing, join_all(working));
+    let mut came: Vec<Delivery> = published_all?;
+    for part in worked {
+        came.extend(part?);
+    }
+    require_same(&came, &published)
 }
 
 async fn subscriptions_do_not_touch_each_other(stage: &Stage) -> Verdict {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_bus::handler::Outcome;
-use fanfare_bus::{Attempt, Bus, Subscription};
+use fanfare_bus::{Attempt, Bus, RedriveOptions, Router, Subscription, Unhandled};
 use fanfare_core::dead_letter::{DeadLetter, DeadLetterFilter};
 use fanfare_core::delivery::Settlement;
 use fanfare_core::event::Event;
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use crate::case::{Failure, Verdict, cases, require, require_eq};
-use crate::stage::{Stage, keyed, number, ordered};
+use crate::stage::{Stage, dead, event, every_letter, keyed, number, ordered};
 
 cases! { "handle";
     a_failing_handler_is_retried_and_then_given_up: 14;
@@ -26,6 +26,9 @@ cases! { "handle";
     a_heartbeat_keeps_a_long_delivery: 8;
     a_handler_holds_no_more_than_its_prefetch: 13;
     handlers_keep_the_order_of_keys: 11, Lanes;
+    an_event_without_a_route_ends_as_the_subscription_says: 14;
+    a_redrive_through_the_bus_keeps_to_limit_rate_and_dry_run: 15;
+    a_broadcast_hears_what_happens_from_now_on: 24;
 }
 
 impl Stage {
@@ -299,5 +302,103 @@ async fn handlers_keep_the_order_of_keys(stage: &Stage) -> Verdict {
         let places: Vec<_> = done.map(|(_, place, _)| *place).collect();
         require_eq!(places, (0..30).collect::<Vec<_>>(), "order of key {key}");
     }
+    Ok(())
+}
+
+async fn an_event_without_a_route_ends_as_the_subscription_says(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let mut subscriptions = Vec::new();
+    for (name, unhandled) in [("acks", Unhandled::Ack), ("keeps", Unhandled::DeadLetter)] {
+        let router = Router::new().route("orders.placed", || async {});
+        let builder = bus.subscribe(name, "orders.*").unhandled(unhandled);
+        subscriptions.push(builder.router(router).await?);
+    }
+    stage.publish_many("orders.placed", 2).await?;
+    stage.publish_many("orders.gone", 1).await?;
+    for subscription in &subscriptions {
+        stage.settled(&bus, subscription).await?;
+    }
+    require_eq!(stage.only_letter().await?.reason, "unhandled", "reason");
+    for (subscription, expected) in subscriptions.iter().zip([(3, 0), (2, 1)]) {
+        let counts = stage.counts(subscription.name()).await?;
+        require_eq!(
+            (counts.acknowledged, counts.dead),
+            expected,
+            "acknowledged, dead"
+        );
+    }
+    Ok(())
+}
+
+async fn a_redrive_through_the_bus_keeps_to_limit_rate_and_dry_run(stage: &Stage) -> Verdict {
+    let seat = stage.join_new("all", "**").await?;
+    stage.publish_many("orders.placed", 30).await?;
+    for delivery in seat.take(30).await? {
+        seat.settle(&delivery, dead("rejected")).await?;
+    }
+    let bus = stage.bus()?;
+    let mut options = RedriveOptions {
+        dry_run: true,
+        ..RedriveOptions::default()
+    };
+    let foretold = bus.redrive(every_letter(), options).await?;
+    require_eq!(
+        (foretold.matched, foretold.done),
+        (30, 0),
+        "matched, done of a dry run"
+    );
+    seat.nothing().await?;
+    options.dry_run = false;
+    options.limit = Some(10);
+    require_eq!(
+        bus.redrive(every_letter(), options).await?.done,
+        10,
+        "redriven of 10"
+    );
+    seat.finish(10).await?;
+    options.limit = None;
+    options.rate = Some(50);
+    let started = stage.clock.now();
+    require_eq!(
+        bus.redrive(every_letter(), options).await?.done,
+        20,
+        "the rest"
+    );
+    let took = stage.clock.now().since(started);
+    let least = Duration::from_millis(250);
+    require!(took >= least, "20 at 50 a second took {took:?}");
+    seat.finish(20).await?;
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn a_broadcast_hears_what_happens_from_now_on(stage: &Stage) -> Verdict {
+    stage.publish_many("orders.before", 3).await?;
+    let bus = stage.bus()?;
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let broadcasts = ["orders.*", "**"].map(|pattern| {
+        let heard = heard.clone();
+        bus.on(pattern).handle(move |event: Event| {
+            heard.lock().push(event.event_type().to_string());
+            async {}
+        })
+    });
+    for started in broadcasts {
+        started.await?;
+    }
+    let event = event("orders.now")?.build()?;
+    let waited = bus.publish_and_wait(&event, stage.patience).await?;
+    require!(waited.is_settled(), "not settled: {waited:?}");
+    require_eq!(
+        *heard.lock(),
+        ["orders.now", "orders.now"],
+        "events heard by two"
+    );
+    require_eq!(
+        stage.backend.admin().list().await?.len(),
+        0,
+        "subscriptions stored"
+    );
+    bus.shutdown(stage.patience).await?;
     Ok(())
 }

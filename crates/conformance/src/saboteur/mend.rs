@@ -22,6 +22,7 @@ saboteurs! {
         "dead_letter::a_dead_letter_keeps_all_that_is_known",
         "dead_letter::a_redrive_returns_each_letter_once_to_its_own_subscription",
         "handle::a_handler_chooses_how_a_delivery_ends",
+        "handle::an_event_without_a_route_ends_as_the_subscription_says",
     ];
     ForgetsWhatFailed: 14, "keeps dead letters without their error" => [
         "dead_letter::a_dead_letter_keeps_all_that_is_known",
@@ -37,6 +38,7 @@ saboteurs! {
         "dead_letter::a_redrive_returns_each_letter_once_to_its_own_subscription",
     ];
     RedrivesWithoutLimit: 15, "ignores the limit of a redrive" => [
+        "handle::a_redrive_through_the_bus_keeps_to_limit_rate_and_dry_run",
         "dead_letter::a_redrive_keeps_to_its_limit_oldest_first",
     ];
     CountsWhatIsGone: 15, "counts a letter that is gone" => [

@@ -60,6 +60,7 @@ saboteurs! {
     StoresWhatIsEphemeral: 24, "keeps a subscription that is to go with its consumer" => [
         "subscription::an_ephemeral_subscription_goes_with_its_consumer",
         "subscription::all_are_listed_by_name",
+        "handle::a_broadcast_hears_what_happens_from_now_on",
     ];
     PausesInName: 24, "shows a subscription as paused and goes on" => [
         "subscription::a_paused_subscription_gives_out_nothing_new",

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use fanfare_core::admin::SeekTo;
 use fanfare_core::backend::{Backend, Published};
+use fanfare_core::consumer::{Member, MemberKind};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
 use fanfare_core::error::Result;
 use fanfare_core::event::Event;
@@ -30,6 +31,9 @@ saboteurs! {
     ];
     ForgetsState: 1, "forgets the shared values when it is closed" => [
         "restart::state_outlives_a_restart",
+    ];
+    EndsLeasesOutside: 1, "ends the leases of external members when it is closed" => [
+        "external::external_leases_outlive_a_restart",
     ];
     RestartsPositions: 1, "counts positions from the start when opened" => [
         "restart::positions_go_on_after_a_restart",
@@ -125,6 +129,16 @@ impl Sabotage for ForgetsState {
             real.state().delete(key).await?;
         }
         Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct EndsLeasesOutside;
+
+impl Sabotage for EndsLeasesOutside {
+    fn member(&self, mut member: Member) -> Member {
+        member.kind = MemberKind::Embedded;
+        member
     }
 }
 

@@ -1,4 +1,4 @@
-//! Saboteurs of settling, leases, attempts and retries.
+//! Saboteurs of settling, leases and crashes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,13 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fanfare_core::admin::Put;
 use fanfare_core::backend::Backend;
-use fanfare_core::clock::Clock;
 use fanfare_core::consumer::{Member, MemberKind};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
 use fanfare_core::error::Result;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::{SubscriptionName, SubscriptionSpec};
-use fanfare_core::timestamp::Timestamp;
 use parking_lot::Mutex;
 
 use super::sabotage::{Sabotage, Tap};
@@ -38,6 +36,10 @@ saboteurs! {
     IgnoresLeases: 8, "hands out what another member holds" => [
         "lease::a_leased_delivery_is_nobody_elses",
         "deliver::members_share_what_there_is",
+        "deliver::members_at_work_together_get_each_event_once",
+    ];
+    SettlesForItselfAlone: 8, "takes a receipt only from the member that it was given to" => [
+        "external::any_member_settles_what_another_received",
     ];
     NeverEndsALease: 8, "keeps the deliveries of a dead member leased" => [
         "lease::an_ended_lease_is_taken_over",
@@ -71,30 +73,15 @@ saboteurs! {
         "crash::neighbours_of_a_poison_event_are_never_charged",
         "settle::a_released_delivery_comes_back_at_once_uncounted",
     ];
+    HoldsSuspectsBack: 9, "gives nobody a suspect while another is held" => [
+        "external::deliveries_of_a_dead_member_come_one_by_one_but_do_not_wait",
+    ];
     IsolatesNobody: 9, "hands out more beside a delivery whose member died" => [
         "crash::deliveries_of_a_dead_member_come_back_alone",
     ];
     NeverGivesUp: 9, "lets a poison event kill for ever" => [
         "crash::a_poison_event_is_given_up_after_its_attempts",
         "crash::a_poison_event_is_dropped_where_dead_letters_are_off",
-    ];
-    RetriesEarly: 10, "brings retries back after half their delay" => [
-        "retry::a_retry_comes_no_sooner_than_asked",
-        "retry::many_delays_each_come_when_due",
-        "handle::retries_wait_as_the_policy_says",
-    ];
-    RetriesLate: 10, "brings retries back a minute late" => [
-        "retry::a_retry_comes_when_due",
-        "retry::a_retry_wakes_a_waiting_member",
-    ];
-    ForgetsAttempts: 10, "calls every attempt the first" => [
-        "retry::each_retry_counts_one_attempt",
-        "handle::a_failing_handler_is_retried_and_then_given_up",
-        "handle::a_panic_is_a_failure_and_stops_nothing",
-        "handle::out_of_attempts_is_dropped_where_dead_letters_are_off",
-    ];
-    BlocksBehindRetries: 10, "gives out nothing while a retry waits" => [
-        "retry::other_events_go_on_while_many_wait",
     ];
 }
 
@@ -118,7 +105,7 @@ impl Sabotage for DropsSomeSettlements {
 }
 
 /// Settles with something else than was asked for.
-async fn instead(
+pub(super) async fn instead(
     tap: &Tap,
     settlements: Vec<(Receipt, Settlement)>,
     other: impl Fn(Settlement) -> Settlement,
@@ -199,6 +186,41 @@ impl Sabotage for IgnoresLeases {
         }
         held.extend(came.iter().map(|d| (tap.subscription.clone(), d.clone())));
         Ok(came)
+    }
+}
+
+#[derive(Debug, Default)]
+struct SettlesForItselfAlone(Mutex<BTreeMap<Receipt, usize>>);
+
+/// A member's own address tells it from the others.
+fn address(tap: &Tap) -> usize {
+    std::ptr::from_ref(tap).addr()
+}
+
+#[async_trait]
+impl Sabotage for SettlesForItselfAlone {
+    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let came = tap.real.receive(max, wait).await?;
+        let owned = came.iter().map(|delivery| (delivery.receipt, address(tap)));
+        self.0.lock().extend(owned);
+        Ok(came)
+    }
+
+    async fn settle(
+        &self,
+        tap: &Tap,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        let strange = |(receipt, _): &(Receipt, Settlement)| {
+            self.0
+                .lock()
+                .get(receipt)
+                .is_some_and(|owner| *owner != address(tap))
+        };
+        if settlements.iter().any(strange) {
+            return Ok(vec![Settled::Unknown; settlements.len()]);
+        }
+        tap.real.settle(settlements).await
     }
 }
 
@@ -357,6 +379,16 @@ impl Sabotage for ChargesEveryLease {
 }
 
 #[derive(Debug, Default)]
+struct HoldsSuspectsBack;
+
+impl Sabotage for HoldsSuspectsBack {
+    fn member(&self, mut member: Member) -> Member {
+        member.kind = MemberKind::Embedded;
+        member
+    }
+}
+
+#[derive(Debug, Default)]
 struct IsolatesNobody;
 
 impl Sabotage for IsolatesNobody {
@@ -375,88 +407,5 @@ impl Sabotage for NeverGivesUp {
         let mut stubborn = spec.clone();
         stubborn.retry.max_attempts = 1_000;
         real.admin().put(&stubborn).await
-    }
-}
-
-fn delayed(with: Settlement, delay: impl Fn(Duration) -> Duration) -> Settlement {
-    match with {
-        Settlement::Retry { after, error } => Settlement::Retry {
-            after: delay(after),
-            error,
-        },
-        other => other,
-    }
-}
-
-#[derive(Debug, Default)]
-struct RetriesEarly;
-
-#[async_trait]
-impl Sabotage for RetriesEarly {
-    async fn settle(
-        &self,
-        tap: &Tap,
-        settlements: Vec<(Receipt, Settlement)>,
-    ) -> Result<Vec<Settled>> {
-        instead(tap, settlements, |with| delayed(with, |after| after / 2)).await
-    }
-}
-
-#[derive(Debug, Default)]
-struct RetriesLate;
-
-#[async_trait]
-impl Sabotage for RetriesLate {
-    async fn settle(
-        &self,
-        tap: &Tap,
-        settlements: Vec<(Receipt, Settlement)>,
-    ) -> Result<Vec<Settled>> {
-        let late = Duration::from_mins(1);
-        instead(tap, settlements, |with| delayed(with, |after| after + late)).await
-    }
-}
-
-#[derive(Debug, Default)]
-struct ForgetsAttempts;
-
-#[async_trait]
-impl Sabotage for ForgetsAttempts {
-    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        let mut came = tap.real.receive(max, wait).await?;
-        for delivery in &mut came {
-            delivery.attempt = 1;
-        }
-        Ok(came)
-    }
-}
-
-#[derive(Debug, Default)]
-struct BlocksBehindRetries(Mutex<Timestamp>);
-
-#[async_trait]
-impl Sabotage for BlocksBehindRetries {
-    async fn receive(&self, tap: &Tap, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        let clock = Clock::system();
-        let blocked = self.0.lock().since(clock.now());
-        clock.sleep(blocked.min(wait)).await;
-        if blocked > wait {
-            return Ok(Vec::new());
-        }
-        tap.real.receive(max, wait.saturating_sub(blocked)).await
-    }
-
-    async fn settle(
-        &self,
-        tap: &Tap,
-        settlements: Vec<(Receipt, Settlement)>,
-    ) -> Result<Vec<Settled>> {
-        for (_, with) in &settlements {
-            if let Settlement::Retry { after, .. } = with {
-                let mut until = self.0.lock();
-                *until = (*until).max(Clock::system().now() + *after);
-            }
-        }
-        tap.real.settle(settlements).await
     }
 }

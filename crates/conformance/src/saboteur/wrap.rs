@@ -12,7 +12,7 @@ use fanfare_core::admin::{
 };
 use fanfare_core::backend::{Backend, Published};
 use fanfare_core::capability::Capabilities;
-use fanfare_core::consumer::{Consumer, Member};
+use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::data::Data;
 use fanfare_core::dead_letter::{
     Acted, DeadLetter, DeadLetterFilter, DeadLetterPage, DeadLetters, Selection,
@@ -59,7 +59,10 @@ impl Wrapped {
             return Ok(());
         }
         let taps: Vec<_> = self.taps.lock().iter().filter_map(Weak::upgrade).collect();
-        for tapped in taps {
+        for tapped in taps
+            .iter()
+            .filter(|tapped| tapped.kind == MemberKind::Embedded)
+        {
             tapped.tap.real.close().await?;
         }
         self.sabotage.closing(&*self.real).await
@@ -85,6 +88,7 @@ impl Backend for Wrapped {
         member: Member,
     ) -> Result<Arc<dyn Consumer>> {
         let member = self.sabotage.member(member);
+        let kind = member.kind;
         let tap = Tap {
             real: self.real.consume(subscription, member).await?,
             backend: self.real.clone(),
@@ -92,6 +96,7 @@ impl Backend for Wrapped {
         };
         let tapped = Arc::new(Tapped {
             tap,
+            kind,
             sabotage: self.sabotage.clone(),
         });
         self.taps.lock().push(Arc::downgrade(&tapped));
@@ -126,6 +131,7 @@ impl Backend for Wrapped {
 
 struct Tapped {
     tap: Tap,
+    kind: MemberKind,
     sabotage: Arc<dyn Sabotage>,
 }
 
