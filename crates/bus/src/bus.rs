@@ -8,6 +8,9 @@ use fanfare_core::Result;
 use fanfare_core::backend::Backend;
 use fanfare_core::clock::Clock;
 use fanfare_core::error::{Error, ErrorKind};
+use fanfare_core::event::Event;
+use fanfare_core::event_type::EventType;
+use fanfare_core::subscription::SubscriptionName;
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::runtime::Handle;
@@ -264,8 +267,29 @@ impl BusBuilder {
         self
     }
 
+    /// What publishers and subscribers would only find out later.
+    fn check(&self) -> Result<()> {
+        let probe = Event::builder(EventType::parse("probe")?).source(Arc::clone(&self.source));
+        let group = self
+            .group
+            .as_deref()
+            .map_or(Ok(()), |group| SubscriptionName::parse(group).map(|_| ()));
+        let checks = [self.limits.check(), probe.build().map(|_| ()), group];
+        let violations: Vec<_> = checks
+            .into_iter()
+            .filter_map(Result::err)
+            .flat_map(|error| error.violations().to_vec())
+            .collect();
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::violating(violations))
+        }
+    }
+
     /// Starts the bus, inside a tokio runtime.
     pub fn build(self) -> Result<Bus> {
+        self.check()?;
         let runtime = Handle::try_current().map_err(|e| {
             Error::new(ErrorKind::Invalid, "a bus is built inside a tokio runtime").because(e)
         })?;

@@ -1,7 +1,7 @@
 //! From running through draining to closed. Shutting down is fine at any moment and more than
 //! once; nothing outlives it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use fanfare_core::Result;
@@ -9,7 +9,7 @@ use fanfare_core::error::{Error, ErrorKind};
 use fanfare_core::timestamp::Timestamp;
 use futures::future::join_all;
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::watch;
 
 use crate::bus::Bus;
 use crate::context::Context;
@@ -51,10 +51,22 @@ pub struct ShutdownReport {
     pub failed: Vec<(String, String)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lifecycle {
     phase: AtomicU8,
-    report: Mutex<Option<ShutdownReport>>,
+    begun: AtomicBool,
+    /// Set at the end.
+    report: watch::Sender<Option<Result<ShutdownReport>>>,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Running as u8),
+            begun: AtomicBool::new(false),
+            report: watch::Sender::new(None),
+        }
+    }
 }
 
 impl Lifecycle {
@@ -82,29 +94,39 @@ impl Lifecycle {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
+    /// The first call begins; every call waits for the end. The work is done in a task of its
+    /// own, so that it goes on when a caller stops waiting, or is itself a handler to be ended.
     pub(crate) async fn shutdown(&self, bus: &Bus, grace: Duration) -> Result<ShutdownReport> {
         self.enter(Phase::Draining);
-        // Held to the end: a second caller waits for the first and gets its report.
-        let mut report = self.report.lock().await;
-        if let Some(report) = &*report {
-            return Ok(report.clone());
+        if !self.begun.swap(true, Ordering::AcqRel) {
+            let deadline = bus.clock().now() + grace;
+            bus.0.runtime.spawn(close(bus.clone(), deadline));
         }
-        let deadline = bus.clock().now() + grace;
-        let made = drain(bus, deadline).await;
-        self.enter(Phase::Closed);
-        for publisher in &bus.0.publishers {
-            if let Err(error) = publisher.close().await {
-                tracing::warn!(publisher = publisher.name(), %error, "publisher did not close");
-            }
+        let mut report = self.report.subscribe();
+        let report = report.wait_for(Option::is_some).await;
+        match report.as_deref() {
+            Ok(Some(Ok(report))) => Ok(report.clone()),
+            Ok(Some(Err(error))) => Err(error.duplicate()),
+            Ok(None) | Err(_) => Err(Error::new(ErrorKind::Closed, "the bus is gone")),
         }
-        let closed = if bus.0.closes_backend {
-            bus.backend().close().await
-        } else {
-            Ok(())
-        };
-        *report = Some(made.clone());
-        closed.map(|()| made)
     }
+}
+
+async fn close(bus: Bus, deadline: Timestamp) {
+    let report = drain(&bus, deadline).await;
+    let lifecycle = &bus.0.lifecycle;
+    lifecycle.enter(Phase::Closed);
+    for publisher in &bus.0.publishers {
+        if let Err(error) = publisher.close().await {
+            tracing::warn!(publisher = publisher.name(), %error, "publisher did not close");
+        }
+    }
+    let closed = if bus.0.closes_backend {
+        bus.backend().close().await
+    } else {
+        Ok(())
+    };
+    lifecycle.report.send_replace(Some(closed.map(|()| report)));
 }
 
 /// Subscriptions first, because their handlers may still publish; then the queue.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use fanfare_core::Result;
+use fanfare_core::error::{Error, Violation};
 use fanfare_core::timestamp::duration;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +62,43 @@ impl Default for Limits {
             error_bytes: 4_096,
             label_sets: 1_000,
             waiters: 10_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Names every limit that is zero: nothing would ever get through.
+    pub fn check(&self) -> Result<()> {
+        let sizes = [
+            ("data_bytes", self.data_bytes),
+            ("batch_events", self.batch_events),
+            ("batch_bytes", self.batch_bytes),
+            ("queue_events", self.queue_events),
+            ("prefetch", self.prefetch),
+            ("receive_batch", self.receive_batch),
+            ("waiters", self.waiters),
+        ];
+        let times = [
+            ("publish_timeout", self.publish_timeout),
+            ("receive_wait", self.receive_wait),
+            ("reconnect_max", self.reconnect_max),
+        ];
+        let zero_sizes = sizes.iter().filter(|(_, n)| *n == 0).map(|(name, _)| name);
+        let zero_times = times
+            .iter()
+            .filter(|(_, t)| t.is_zero())
+            .map(|(name, _)| name);
+        let violations: Vec<Violation> = zero_sizes
+            .chain(zero_times)
+            .map(|name| Violation {
+                pointer: format!("/limits/{name}"),
+                detail: format!("{name} must not be zero"),
+            })
+            .collect();
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::violating(violations))
         }
     }
 }

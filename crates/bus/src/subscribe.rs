@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use fanfare_core::Result;
 use fanfare_core::admin::{SeekTo, Sought, SubscriptionInfo};
+use fanfare_core::capability::Order;
 use fanfare_core::error::{Error, ErrorKind};
 use fanfare_core::id::EventId;
 use fanfare_core::pattern::{Pattern, PatternSet};
@@ -236,6 +237,10 @@ impl SubscribeBuilder {
             routes.wrap(layer);
         }
         let backend = self.bus.backend();
+        if self.spec.ordered && backend.capabilities().order == Order::SingleMember {
+            let text = "ordered subscriptions are not possible on this backend yet";
+            return Err(Error::new(ErrorKind::Unsupported, text).during("subscribe"));
+        }
         backend.admin().put(&self.spec).await?;
         let core = Core::start(&self.bus, self.spec, self.options, routes, self.states).await?;
         self.bus.0.subscriptions.lock().push(Arc::clone(&core));
@@ -397,10 +402,15 @@ impl Subscription {
     /// [`Admin::delete`](fanfare_core::admin::Admin::delete) for removing it. Calling it again is
     /// fine.
     pub async fn unsubscribe(&self, grace: Duration) -> Result<()> {
-        let cores = &self.bus.0.subscriptions;
-        cores.lock().retain(|core| !Arc::ptr_eq(core, &self.core));
+        let others = {
+            let mut cores = self.bus.0.subscriptions.lock();
+            cores.retain(|core| !Arc::ptr_eq(core, &self.core));
+            cores.iter().any(|core| core.name() == self.name())
+        };
         self.core.stop(self.bus.clock().now() + grace).await;
-        self.bus.telemetry().forget(self.name());
+        if !others {
+            self.bus.telemetry().forget(self.name());
+        }
         Ok(())
     }
 }

@@ -4,8 +4,9 @@
 //! receive loop -> mailbox -> workers (handlers) -> done -> settle loop -> backend
 //!       ^                                                      |
 //!       `------------------ room in the window <---------------'
-//!                 heartbeat: extends the lease of everything held
 //! ```
+//!
+//! Beside the settle loop a heartbeat extends the lease of everything held.
 //!
 //! The number of tasks depends on the subscription's options, never on the number of events.
 
@@ -134,7 +135,7 @@ pub(crate) struct Core {
     released: AtomicU64,
     cut_off: AtomicU64,
     unsettled: AtomicU64,
-    tasks: tokio::sync::Mutex<Vec<JoinHandle<()>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// The leases that this member has.
@@ -213,20 +214,18 @@ impl Core {
             released: AtomicU64::new(0),
             cut_off: AtomicU64::new(0),
             unsettled: AtomicU64::new(0),
-            tasks: tokio::sync::Mutex::default(),
+            tasks: Mutex::default(),
             limits,
             spec,
         });
-        core.spawn(bus, workers).await;
+        core.spawn(bus, workers);
         Ok(core)
     }
 
-    async fn spawn(self: &Arc<Self>, bus: &Bus, workers: usize) {
+    fn spawn(self: &Arc<Self>, bus: &Bus, workers: usize) {
         let runtime = &bus.0.runtime;
-        let mut tasks = self.tasks.lock().await;
-        // The settle loop is first: `stop` waits for it last.
+        let mut tasks = self.tasks.lock();
         tasks.push(runtime.spawn(settle::run(Arc::clone(self))));
-        tasks.push(runtime.spawn(heartbeat::run(Arc::clone(self))));
         tasks.push(runtime.spawn(receive::run(Arc::clone(self))));
         for worker in 0..workers {
             // The first workers take what does not divide evenly.
@@ -282,17 +281,21 @@ impl Core {
         self.mailbox.close();
     }
 
-    /// Drains until `deadline`, then cuts off. Fine more than once: later calls wait for the
-    /// first.
+    /// Drains until `deadline`, then cuts off. Fine more than once, and when a caller stops
+    /// waiting.
     pub(crate) async fn stop(&self, deadline: Timestamp) -> Stopped {
-        let mut tasks = self.tasks.lock().await;
         self.advance(Stage::Draining);
         self.release(self.mailbox.close());
-        let mut all = std::mem::take(&mut *tasks).into_iter();
-        let (settler, heartbeat) = (all.next(), all.next());
-        self.until(deadline, all).await;
-        self.until(deadline, settler).await;
-        self.until(deadline, heartbeat).await;
+        if !self.ended_by(deadline).await {
+            self.advance(Stage::Cut);
+            if !self.ended_by(self.clock.now() + END_WAIT).await {
+                tracing::error!(subscription = %self.spec.name, "its tasks do not end: does a handler block its thread?");
+            }
+        }
+        if *self.stage.borrow() == Stage::Ended {
+            let tasks = std::mem::take(&mut *self.tasks.lock());
+            join_all(tasks).await;
+        }
         Stopped {
             released: self.released.load(Ordering::Relaxed),
             cut_off: self.cut_off.load(Ordering::Relaxed),
@@ -300,18 +303,10 @@ impl Core {
         }
     }
 
-    /// Waits for tasks; cuts off at the deadline.
-    async fn until(&self, deadline: Timestamp, tasks: impl IntoIterator<Item = JoinHandle<()>>) {
-        let ended = pin!(join_all(tasks));
+    async fn ended_by(&self, deadline: Timestamp) -> bool {
+        let ended = pin!(self.reached(Stage::Ended));
         let timeout = pin!(self.clock.sleep_until(deadline));
-        let Either::Right(((), ended)) = select(ended, timeout).await else {
-            return;
-        };
-        self.advance(Stage::Cut);
-        let timeout = pin!(self.clock.sleep(END_WAIT));
-        if let Either::Right(_) = select(ended, timeout).await {
-            tracing::error!(subscription = %self.spec.name, "a handler blocks its thread and cannot be ended");
-        }
+        matches!(select(ended, timeout).await, Either::Left(_))
     }
 
     fn advance(&self, stage: Stage) {

@@ -1,28 +1,20 @@
 //! The heartbeat: every third of the lease it extends everything held, so that a slow handler
 //! keeps its delivery and a dead process does not.
 
-use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use fanfare_core::delivery::{Receipt, Settled};
-use futures::future::{Either, select};
 
-use super::{Core, Stage};
+use super::Core;
 
 /// The most leases extended in one call of the backend.
 const CALL_LEASES: usize = 1_000;
 
-pub(super) async fn run(core: Arc<Core>) {
-    let mut ended = pin!(core.reached(Stage::Cut));
+/// Beats until it is dropped.
+pub(super) async fn run(core: &Core) {
     loop {
-        let beat = pin!(async {
-            core.clock.sleep(core.spec.lease / 3).await;
-            core.extend().await;
-        });
-        if let Either::Left(_) = select(ended.as_mut(), beat).await {
-            return;
-        }
+        core.clock.sleep(core.spec.lease / 3).await;
+        core.extend().await;
     }
 }
 

@@ -4,16 +4,47 @@
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use fanfare_core::delivery::{Receipt, Settled};
-use fanfare_core::error::{Result, Status};
+use fanfare_core::delivery::{Receipt, Settled, Settlement};
+use fanfare_core::error::{Error, ErrorKind, Result, Status};
 use futures::future::{Either, select};
 
-use super::{Core, Finished, Stage};
+use super::{Core, Finished, Stage, heartbeat};
 use crate::retry::Backoff;
 use crate::telemetry::Tally;
 
+/// How long the backend may take, once the subscription is cut off, for the last settlements and
+/// for closing.
+const LAST_WAIT: Duration = Duration::from_secs(2);
+
 pub(super) async fn run(core: Arc<Core>) {
+    {
+        let beating = pin!(heartbeat::run(&core));
+        let settling = pin!(settle_until_idle(&core));
+        select(settling, beating).await;
+    }
+    let consumer = core.consumer();
+    let closing = pin!(consumer.close());
+    let timeout = pin!(core.last_wait());
+    match select(closing, timeout).await {
+        Either::Left((Ok(()), _)) => {}
+        Either::Left((Err(error), _)) => {
+            tracing::warn!(subscription = %core.spec.name, %error, "consumer did not close");
+        }
+        Either::Right(_) => {
+            tracing::warn!(subscription = %core.spec.name, "consumer did not close in time");
+        }
+    }
+    let held = core.held.lock().leases.drain().count();
+    core.consuming
+        .held
+        .sub(u64::try_from(held).unwrap_or(u64::MAX));
+    core.advance(Stage::Ended);
+}
+
+/// Settles until nothing more can be finished.
+async fn settle_until_idle(core: &Core) {
     loop {
         // Read before the batch is taken: what the last task finished is then in it.
         let last = core.busy.load(Ordering::Acquire) == 0;
@@ -22,19 +53,11 @@ pub(super) async fn run(core: Arc<Core>) {
             core.settle_all(batch).await;
             core.room.notify_one();
         } else if last {
-            break;
+            return;
         } else {
             core.settle.notified().await;
         }
     }
-    if let Err(error) = core.consumer().close().await {
-        tracing::warn!(subscription = %core.spec.name, %error, "consumer did not close");
-    }
-    let held = core.held.lock().leases.drain().count();
-    core.consuming
-        .held
-        .sub(u64::try_from(held).unwrap_or(u64::MAX));
-    core.advance(Stage::Ended);
 }
 
 impl Core {
@@ -72,7 +95,7 @@ impl Core {
                 .iter()
                 .map(|f| (f.receipt, f.settlement.clone()))
                 .collect();
-            let error = match self.consumer().settle(settlements).await {
+            let error = match self.settle_once(settlements).await {
                 Ok(answers) if repeated => return Ok(answers.into_iter().map(repeat).collect()),
                 Ok(answers) => return Ok(answers),
                 Err(error) => error,
@@ -88,6 +111,23 @@ impl Core {
                 return Err(error);
             }
         }
+    }
+
+    /// One call of the backend; it may hang only while the subscription runs.
+    async fn settle_once(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Settled>> {
+        let consumer = self.consumer();
+        let settling = pin!(consumer.settle(settlements));
+        let timeout = pin!(self.last_wait());
+        match select(settling, timeout).await {
+            Either::Left((answers, _)) => answers,
+            Either::Right(_) => Err(Error::new(ErrorKind::Unknown, "no answer").during("settle")),
+        }
+    }
+
+    /// Completes some time after the subscription was cut off.
+    async fn last_wait(&self) {
+        self.reached(Stage::Cut).await;
+        self.clock.sleep(LAST_WAIT).await;
     }
 
     fn count(&self, finished: Vec<Finished>, answers: &[Settled]) {

@@ -206,3 +206,21 @@ async fn a_shutdown_does_not_wait_for_settlements_beyond_its_deadline() {
     let report = finish(&clock, stopping).await.unwrap();
     assert_eq!(report.unsettled, 1);
 }
+
+#[tokio::test]
+async fn a_settlement_that_hangs_does_not_hold_up_the_shutdown() {
+    let (bus, clock, faults) = bus();
+    faults.settle.lock().push_back(Fault::Hangs);
+    let subscription = bus.subscribe("s", "*").handle(|| async {}).await.unwrap();
+    bus.publish(event("a")).await.unwrap();
+    until(|| faults.settle.lock().is_empty()).await;
+    let before = clock.now();
+    let stopping = tokio::spawn({
+        let bus = bus.clone();
+        async move { bus.shutdown(Duration::from_secs(3)).await }
+    });
+    let report = finish(&clock, stopping).await.unwrap();
+    assert_eq!(report.unsettled, 1);
+    assert_eq!(subscription.stats().held, 0);
+    assert!(clock.now().since(before) <= Duration::from_secs(6));
+}

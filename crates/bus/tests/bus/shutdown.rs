@@ -173,3 +173,41 @@ async fn the_default_bus_is_set_once_and_asked_for_without_panic() {
     default_bus::shutdown(Duration::from_secs(1)).await.unwrap();
     default_bus::init(second).unwrap();
 }
+
+#[tokio::test]
+async fn a_handler_may_shut_the_bus_down_and_a_caller_may_stop_waiting() {
+    let (bus, clock) = bus();
+    let (tx, mut asked) = seen();
+    bus.subscribe("s", "*")
+        .handle(move |bus: Bus| {
+            let tx = tx.clone();
+            async move {
+                tx.send(()).await.unwrap();
+                bus.shutdown(Duration::from_secs(3)).await.map(|_| ())
+            }
+        })
+        .await
+        .unwrap();
+    bus.publish(event("a")).await.unwrap();
+    asked.next().await;
+    settle_down().await;
+    let impatient = bus.shutdown(Duration::from_secs(30));
+    futures::pin_mut!(impatient);
+    assert!(futures::poll!(impatient.as_mut()).is_pending());
+    clock.advance(Duration::from_secs(3));
+    let report = within(bus.shutdown(Duration::from_secs(30))).await.unwrap();
+    assert_eq!(report.cut_off, 1, "the one that asked");
+}
+
+#[tokio::test]
+async fn a_bus_with_impossible_options_does_not_start() {
+    let clock = clock();
+    let limits = fanfare_bus::Limits {
+        prefetch: 0,
+        publish_timeout: Duration::ZERO,
+        ..fanfare_bus::Limits::default()
+    };
+    let builder = Bus::builder(backend(&clock)).limits(limits);
+    let error = builder.source("").group("a b").build().unwrap_err();
+    assert_eq!(error.violations().len(), 4, "{error}");
+}
