@@ -56,8 +56,13 @@ pub struct Limits {
     pub tails: usize,
     /// Waiting pulls; more are answered 429. Default 512.
     pub pulls: usize,
+    /// The most bytes of one answer before it ends early: a page says where to go on, a pull hands
+    /// out fewer. Default 16 MiB.
+    pub answer_bytes: usize,
     /// Events read ahead for one tail. Default 256.
     pub tail_queue: usize,
+    /// The most bytes of events read ahead for one tail. Default 1 MiB.
+    pub tail_queue_bytes: usize,
     /// How long a tail's queue may stay full before its client is cut off. Default 10 s.
     #[serde(with = "duration")]
     pub tail_patience: Duration,
@@ -90,7 +95,9 @@ impl Default for Limits {
             publishing: 512,
             tails: 256,
             pulls: 512,
+            answer_bytes: 16 << 20,
             tail_queue: 256,
+            tail_queue_bytes: 1 << 20,
             tail_patience: Duration::from_secs(10),
             tail_heartbeat: Duration::from_secs(15),
             pull_wait: Duration::from_mins(1),

@@ -1,6 +1,6 @@
 //! `/v1/dead-letters`: listing what was given up, mending it, giving it back, or discarding it.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use base64::Engine as _;
@@ -21,8 +21,9 @@ use crate::app::App;
 use crate::http::body::JsonBody;
 use crate::http::cursor::Cursor;
 use crate::http::object::Object;
-use crate::http::params::Params;
+use crate::http::params::{Params, Segment};
 use crate::http::problem::{Code, Problem};
+use crate::http::render::List;
 use crate::http::route::Route;
 use crate::http::{history, render, time};
 
@@ -30,6 +31,8 @@ use crate::http::{history, render, time};
 const DEFAULT_LIMIT: usize = 100;
 /// The most letters on a page.
 const MAX_LIMIT: usize = 1_000;
+/// Letters read at once.
+const STEP: usize = 100;
 /// The most ids in one request.
 const MAX_IDS: usize = 1_000;
 /// The highest rate of a redrive, in letters per second.
@@ -188,9 +191,9 @@ async fn list(State(app): State<App>, mut params: Params) -> Result<Response, Pr
         (filter.since, filter.until) = (cursor.since, cursor.until);
         after = Some(cursor.after);
     }
-    let letters = app.backend().dead_letters();
-    let page = letters.list(&filter, after.as_deref(), limit).await?;
-    let next = page.next.map(|after| {
+    let mut list = List::new("dead_letters", app.config().limits.answer_bytes);
+    let next = fill(&app, &mut list, &filter, after, limit).await?;
+    let next = next.map(|after| {
         let cursor = Cursor {
             after,
             since: filter.since,
@@ -198,16 +201,43 @@ async fn list(State(app): State<App>, mut params: Params) -> Result<Response, Pr
         };
         cursor.seal(&described)
     });
-    render::page("dead_letters", &page.items, next.as_deref(), write)
+    list.page(next.as_deref())
 }
 
-async fn show(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Problem> {
+/// Reads the page in steps, so that large letters do not gather in memory; answers what the next page
+/// comes after.
+async fn fill(
+    app: &App,
+    list: &mut List,
+    filter: &DeadLetterFilter,
+    mut after: Option<String>,
+    limit: usize,
+) -> Result<Option<String>, Problem> {
+    let mut left = limit;
+    loop {
+        let step = left.min(STEP);
+        let letters = app.backend().dead_letters();
+        let page = letters.list(filter, after.as_deref(), step).await?;
+        for letter in &page.items {
+            if !list.push(|out| write(out, letter))? {
+                return Ok(Some(letter.id.clone()));
+            }
+        }
+        left -= page.items.len().min(left);
+        if page.next.is_none() || left == 0 || page.items.len() < step {
+            return Ok(page.next);
+        }
+        after = page.next;
+    }
+}
+
+async fn show(State(app): State<App>, Segment(id): Segment) -> Result<Response, Problem> {
     answer(&app.backend().dead_letters().get(&id).await?)
 }
 
 async fn replace(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let mut body = body.object()?;

@@ -2,12 +2,13 @@
 //! fault (`/readyz/{component}`). Liveness never depends on the backend: restarting us does not
 //! mend it.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
 use crate::app::App;
+use crate::http::params::Segment;
 use crate::http::problem::{Code, Problem};
 use crate::http::render;
 use crate::http::route::Route;
@@ -59,7 +60,7 @@ async fn ready(State(app): State<App>) -> Result<Response, Problem> {
     render::answer(status(ok), &Readiness { ok, components })
 }
 
-async fn component(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
+async fn component(State(app): State<App>, Segment(name): Segment) -> Result<Response, Problem> {
     let components = components(&app).await;
     let found = components.iter().find(|component| component.name == name);
     let Some(component) = found else {

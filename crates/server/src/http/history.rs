@@ -1,7 +1,7 @@
 //! `GET /v1/events` and `GET /v1/events/{id}`: past events, page by page, and one of them with its
 //! deliveries.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use fanfare::core::error::Error;
 use fanfare::core::history::{DeliveryInfo, EventQuery, EventStatus, Recorded};
@@ -12,8 +12,9 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::http::cursor::Cursor;
-use crate::http::params::Params;
+use crate::http::params::{Params, Segment};
 use crate::http::problem::{Code, Problem};
+use crate::http::render::List;
 use crate::http::route::Route;
 use crate::http::{render, time};
 
@@ -21,6 +22,8 @@ use crate::http::{render, time};
 const DEFAULT_LIMIT: usize = 100;
 /// The most events on a page.
 const MAX_LIMIT: usize = 1_000;
+/// Events read at once.
+const STEP: usize = 100;
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -91,8 +94,9 @@ async fn list(State(app): State<App>, mut params: Params) -> Result<Response, Pr
         query.after = Some(position_of(&cursor)?);
         (query.since, query.until) = (cursor.since, cursor.until);
     }
-    let page = app.history()?.events(&query).await?;
-    let next = page.next.map(|after| {
+    let mut list = List::new("events", app.config().limits.answer_bytes);
+    let next = fill(&app, &mut list, query.clone()).await?;
+    let next = next.map(|after| {
         let cursor = Cursor {
             after: after.to_string(),
             since: query.since,
@@ -100,9 +104,34 @@ async fn list(State(app): State<App>, mut params: Params) -> Result<Response, Pr
         };
         cursor.seal(&filter)
     });
-    render::page("events", &page.items, next.as_deref(), |out, item| {
-        render::with_event(out, &Item::from(item), Some(&item.event))
-    })
+    list.page(next.as_deref())
+}
+
+/// Reads the page in steps, so that large events do not gather in memory; answers what the next page
+/// comes after.
+async fn fill(
+    app: &App,
+    list: &mut List,
+    mut query: EventQuery,
+) -> Result<Option<Position>, Problem> {
+    let mut left = query.limit;
+    loop {
+        query.limit = left.min(STEP);
+        let page = app.history()?.events(&query).await?;
+        for item in &page.items {
+            let room =
+                list.push(|out| render::with_event(out, &Item::from(item), Some(&item.event)))?;
+            if !room {
+                return Ok(Some(item.position));
+            }
+        }
+        left -= page.items.len().min(left);
+        // A short page means that the backend looked at enough for one request.
+        if page.next.is_none() || left == 0 || page.items.len() < query.limit {
+            return Ok(page.next);
+        }
+        query.after = page.next;
+    }
 }
 
 const STATUSES: &[(&str, EventStatus)] = &[
@@ -152,7 +181,7 @@ struct Detail {
 
 async fn show(
     State(app): State<App>,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     mut params: Params,
 ) -> Result<Response, Problem> {
     let source = params.one("source");

@@ -1,7 +1,7 @@
-//! Reading query parameters, so that an answer names every violation at once. An unknown parameter
+//! Reading query parameters and path segments, so that an answer names every violation at once. An unknown parameter
 //! is one: a misspelt filter must not list everything.
 
-use axum::extract::{FromRequestParts, Query};
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::request::Parts;
 use fanfare::core::error::{Error, Violation};
 
@@ -104,6 +104,21 @@ impl Params {
             Ok(())
         } else {
             Err(Problem::violating(Code::InvalidQuery, self.violations))
+        }
+    }
+}
+
+/// The variable part of a path, decoded.
+#[derive(Debug)]
+pub(crate) struct Segment(pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Segment {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::<String>::from_request_parts(parts, state).await {
+            Ok(Path(segment)) => Ok(Self(segment)),
+            Err(rejection) => Err(Problem::new(Code::Malformed, rejection.body_text())),
         }
     }
 }

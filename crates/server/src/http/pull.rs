@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use fanfare::core::delivery::Delivery;
+use fanfare::core::delivery::{Delivery, Receipt, Settlement};
 use fanfare::core::error::{Error, Result as CoreResult};
 use fanfare::core::position::Position;
 use fanfare::core::subscription::SubscriptionName;
@@ -16,8 +16,9 @@ use serde::Serialize;
 use crate::app::{App, Slot};
 use crate::http::body::JsonBody;
 use crate::http::held::Held;
+use crate::http::params::Segment;
 use crate::http::problem::{Code, Problem};
-use crate::http::render;
+use crate::http::render::{self, List};
 use crate::http::route::Route;
 use crate::http::token::Token;
 
@@ -47,7 +48,7 @@ struct Item {
 
 async fn pull(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let name = SubscriptionName::parse(&name)?;
@@ -73,14 +74,17 @@ async fn pull(
             return Err(error.into());
         }
     };
-    // Nothing is awaited from here on, so nothing can be stranded outside of `Held`.
-    let receipts = deliveries.iter().map(|d| d.receipt).collect();
-    let held = Held::new(app.tasks().clone(), consumer, receipts);
-    let body = write(&name, &deliveries)?;
-    Ok(render::json(
-        StatusCode::OK,
-        Body::new(held.with_body(body)),
-    ))
+    let receipts: Vec<Receipt> = deliveries.iter().map(|d| d.receipt).collect();
+    // From here on whatever goes wrong releases all of them.
+    let held = Held::new(app.tasks().clone(), consumer.clone(), receipts.clone());
+    let (body, written) = write(&name, &deliveries, app.config().limits.answer_bytes)?;
+    let too_many = receipts.get(written..).unwrap_or_default();
+    if !too_many.is_empty() {
+        let released = too_many.iter().map(|r| (*r, Settlement::Release));
+        consumer.settle(released.collect()).await?;
+    }
+    let held = held.with_body(body);
+    Ok(render::json(StatusCode::OK, Body::new(held)))
 }
 
 fn wait(text: &str, longest: Duration) -> CoreResult<Duration> {
@@ -95,12 +99,15 @@ fn wait(text: &str, longest: Duration) -> CoreResult<Duration> {
     Ok(wait)
 }
 
-fn write(name: &SubscriptionName, deliveries: &[Delivery]) -> Result<Vec<u8>, Problem> {
-    let mut out = br#"{"deliveries":["#.to_vec();
-    for (index, delivery) in deliveries.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
+/// The answer, and how many deliveries it holds.
+fn write(
+    name: &SubscriptionName,
+    deliveries: &[Delivery],
+    most: usize,
+) -> Result<(Vec<u8>, usize), Problem> {
+    let mut list = List::new("deliveries", most);
+    let mut written = 0;
+    for delivery in deliveries {
         let token = Token {
             subscription: name.clone(),
             attempt: delivery.attempt,
@@ -112,8 +119,10 @@ fn write(name: &SubscriptionName, deliveries: &[Delivery]) -> Result<Vec<u8>, Pr
             lease_until: delivery.lease_until,
             position: delivery.position,
         };
-        render::with_event(&mut out, &item, Some(&delivery.event))?;
+        written += 1;
+        if !list.push(|out| render::with_event(out, &item, Some(&delivery.event)))? {
+            break;
+        }
     }
-    out.extend_from_slice(b"]}");
-    Ok(out)
+    Ok((list.finish(), written))
 }

@@ -51,22 +51,46 @@ pub(crate) fn with_event(
     Ok(())
 }
 
-/// `{"<name>":[..],"next":..}`.
-pub(crate) fn page<T>(
-    name: &str,
-    items: &[T],
-    next: Option<&str>,
-    mut write: impl FnMut(&mut Vec<u8>, &T) -> Result<(), Problem>,
-) -> Result<Response, Problem> {
-    let mut out = format!(r#"{{"{name}":["#).into_bytes();
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
+/// `{"<name>":[..]}` and what follows, as it grows up to a size.
+pub(crate) struct List {
+    out: Vec<u8>,
+    most: usize,
+    empty: bool,
+}
+
+impl List {
+    /// An empty list that is full once it takes `most` bytes.
+    pub(crate) fn new(name: &str, most: usize) -> Self {
+        Self {
+            out: format!(r#"{{"{name}":["#).into_bytes(),
+            most,
+            empty: true,
         }
-        write(&mut out, item)?;
     }
-    out.extend_from_slice(br#"],"next":"#);
-    serde_json::to_writer(&mut out, &next)?;
-    out.push(b'}');
-    Ok(json(StatusCode::OK, out))
+
+    /// Appends an item; answers whether there is room for another.
+    pub(crate) fn push(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), Problem>,
+    ) -> Result<bool, Problem> {
+        if !std::mem::take(&mut self.empty) {
+            self.out.push(b',');
+        }
+        write(&mut self.out)?;
+        Ok(self.out.len() < self.most)
+    }
+
+    /// The whole object.
+    pub(crate) fn finish(mut self) -> Vec<u8> {
+        self.out.extend_from_slice(b"]}");
+        self.out
+    }
+
+    /// The whole answer, with the cursor of the next page.
+    pub(crate) fn page(mut self, next: Option<&str>) -> Result<Response, Problem> {
+        self.out.extend_from_slice(br#"],"next":"#);
+        serde_json::to_writer(&mut self.out, &next)?;
+        self.out.push(b'}');
+        Ok(json(StatusCode::OK, self.out))
+    }
 }

@@ -99,6 +99,7 @@ impl Route {
     /// A part of the path.
     pub(crate) fn segment(self, name: &'static str, detail: &'static str) -> Self {
         self.parameter("path", name, detail)
+            .problems(&[Code::Malformed])
     }
 
     /// A query parameter.

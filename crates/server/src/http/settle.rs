@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use fanfare::bus::retry;
 use fanfare::core::delivery::{Receipt, Settled, Settlement};
@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use crate::app::App;
 use crate::http::body::JsonBody;
 use crate::http::object::Object;
+use crate::http::params::Segment;
 use crate::http::problem::{Code, Problem};
 use crate::http::render;
 use crate::http::route::Route;
@@ -91,7 +92,7 @@ enum How {
 
 async fn settle(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let name = SubscriptionName::parse(&name)?;
@@ -122,7 +123,7 @@ async fn settle(
 
 async fn extend(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let name = SubscriptionName::parse(&name)?;

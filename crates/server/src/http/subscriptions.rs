@@ -1,6 +1,6 @@
 //! `/v1/subscriptions`: creating, changing, showing, deleting, pausing and moving them.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use fanfare::core::admin::{Counts, Put, SeekTo, SubscriptionInfo};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::http::body::JsonBody;
 use crate::http::object::Object;
-use crate::http::params::Params;
+use crate::http::params::{Params, Segment};
 use crate::http::problem::{Code, Problem};
 use crate::http::route::Route;
 use crate::http::{render, time};
@@ -120,7 +120,7 @@ async fn list(State(app): State<App>, params: Params) -> Result<Response, Proble
     render::wrapped("subscriptions", &views)
 }
 
-async fn show(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
+async fn show(State(app): State<App>, Segment(name): Segment) -> Result<Response, Problem> {
     view(&app, &SubscriptionName::parse(&name)?, StatusCode::OK).await
 }
 
@@ -131,7 +131,7 @@ async fn view(app: &App, name: &SubscriptionName, status: StatusCode) -> Result<
 
 async fn put(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let name = SubscriptionName::parse(&name)?;
@@ -235,7 +235,7 @@ fn start(text: &str, now: Timestamp) -> CoreResult<Start> {
 
 async fn patch(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let name = SubscriptionName::parse(&name)?;
@@ -248,7 +248,7 @@ async fn patch(
 
 async fn delete(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     mut params: Params,
 ) -> Result<Response, Problem> {
     let name = SubscriptionName::parse(&name)?;
@@ -260,11 +260,11 @@ async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-async fn pause(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
+async fn pause(State(app): State<App>, Segment(name): Segment) -> Result<Response, Problem> {
     set_paused(&app, &name, true).await
 }
 
-async fn resume(State(app): State<App>, Path(name): Path<String>) -> Result<Response, Problem> {
+async fn resume(State(app): State<App>, Segment(name): Segment) -> Result<Response, Problem> {
     set_paused(&app, &name, false).await
 }
 
@@ -276,7 +276,7 @@ async fn set_paused(app: &App, name: &str, paused: bool) -> Result<Response, Pro
 
 async fn seek(
     State(app): State<App>,
-    Path(name): Path<String>,
+    Segment(name): Segment,
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let name = SubscriptionName::parse(&name)?;

@@ -15,7 +15,7 @@ use fanfare::core::history::{EventPage, EventQuery, Recorded};
 use fanfare::core::position::Position;
 use futures::stream;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::app::{App, Slot};
 use crate::http::history::patterns;
@@ -25,7 +25,7 @@ use crate::http::route::Route;
 use crate::http::{body, render, time};
 
 /// Events read from the log at once.
-const PAGE: usize = 100;
+const PAGE: usize = 32;
 /// The longest sleep between looks at the log.
 const LOOK: Duration = Duration::from_secs(30);
 /// How long to wait when the log cannot be read for the moment.
@@ -92,6 +92,7 @@ async fn tail(
         app: app.clone(),
         query,
         queue,
+        room: Arc::new(Semaphore::new(app.config().limits.tail_queue_bytes)),
     };
     app.tasks().spawn({
         let ending = ending.clone();
@@ -130,11 +131,19 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<Position>, Problem> {
     })
 }
 
+/// A message on its way to the client, and its share of the queue's bytes.
+struct Queued {
+    message: Bytes,
+    _share: OwnedSemaphorePermit,
+}
+
 /// Reads the log ahead of the client.
 struct Follower {
     app: App,
     query: EventQuery,
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<Queued>,
+    /// The bytes that the queue has room for.
+    room: Arc<Semaphore>,
 }
 
 /// Why following stopped.
@@ -217,11 +226,28 @@ impl Follower {
 
     /// Waits for room in the queue, but not for ever.
     async fn offer(&self, message: Bytes) -> bool {
-        let patience = self.app.config().limits.tail_patience;
+        let limits = &self.app.config().limits;
         tokio::select! {
-            sent = self.queue.send(message) => sent.is_ok(),
-            () = self.app.clock().sleep(patience) => false,
+            sent = self.send(message) => sent,
+            () = self.app.clock().sleep(limits.tail_patience) => false,
         }
+    }
+
+    async fn send(&self, message: Bytes) -> bool {
+        // One that is larger than the whole queue takes all of it.
+        let bytes = message.len().min(self.app.config().limits.tail_queue_bytes);
+        let share = self
+            .room
+            .clone()
+            .acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let Ok(share) = share.await else {
+            return false;
+        };
+        let queued = Queued {
+            message,
+            _share: share,
+        };
+        self.queue.send(queued).await.is_ok()
     }
 
     /// Retention passed the place where the client was: says so and goes on with the oldest event.
@@ -244,7 +270,7 @@ impl Follower {
 
 /// What the body of the answer is made of.
 struct Reader {
-    events: mpsc::Receiver<Bytes>,
+    events: mpsc::Receiver<Queued>,
     ending: Arc<Mutex<Option<Ending>>>,
     app: App,
     greeted: bool,
@@ -270,7 +296,7 @@ impl Reader {
         tokio::select! {
             biased;
             message = self.events.recv() => match message {
-                Some(message) => Some((message, true)),
+                Some(queued) => Some((queued.message, true)),
                 None => self.farewell().await,
             },
             () = self.app.clock().sleep(heartbeat) => {

@@ -144,6 +144,53 @@ async fn bodies_take_no_more_memory_than_allowed() {
 }
 
 #[tokio::test]
+async fn large_answers_end_early_and_lose_nothing() {
+    let server = with_limits(Limits {
+        answer_bytes: 1_000,
+        ..Limits::default()
+    })
+    .await;
+    server.subscribe("s", "a").await;
+    for id in 0..20 {
+        let data = "x".repeat(300);
+        server
+            .publish(json!({ "type": "a", "id": id.to_string(), "data": data }))
+            .await;
+    }
+    let mut path = "/v1/events?limit=1000".to_owned();
+    let mut seen = Vec::new();
+    loop {
+        let page = server.read(&path).await;
+        let items = page["events"].as_array().unwrap();
+        assert!(items.len() <= 4, "{}", items.len());
+        seen.extend(items.iter().map(|item| item["event"]["id"].clone()));
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        path = format!("/v1/events?limit=1000&cursor={next}");
+    }
+    let expected: Vec<Value> = (0..20).map(|id| id.to_string().into()).collect();
+    assert_eq!(seen, expected);
+    let (mut pulled, mut letters) = (0, 0);
+    while pulled < 20 {
+        let deliveries = server.pull("s", 1_000).await;
+        assert!(deliveries.len() <= 4 && deliveries.iter().all(|d| d["attempt"] == 1));
+        pulled += deliveries.len();
+        server.settle("s", "dead_letter", &deliveries).await;
+    }
+    let mut path = "/v1/dead-letters?limit=1000".to_owned();
+    loop {
+        let page = server.read(&path).await;
+        letters += page["dead_letters"].as_array().unwrap().len();
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        path = format!("/v1/dead-letters?limit=1000&cursor={next}");
+    }
+    assert_eq!(letters, 20);
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_finish_its_head_is_closed() {
     let server = with_limits(Limits {
         header_timeout: Duration::from_millis(50),

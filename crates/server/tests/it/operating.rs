@@ -61,6 +61,14 @@ async fn unknown_routes_and_methods_are_problems() {
 }
 
 #[tokio::test]
+async fn broken_escapes_in_a_path_are_malformed() {
+    let server = start().await;
+    for path in ["/v1/events/%ff", "/v1/subscriptions/%ff", "/readyz/%c0%a0"] {
+        refused(server.get(path), 400, "malformed").await;
+    }
+}
+
+#[tokio::test]
 async fn stats_and_audit_tell_where_everything_is() {
     let server = start().await;
     server.subscribe("s", "a").await;

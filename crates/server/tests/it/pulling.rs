@@ -245,7 +245,7 @@ async fn what_a_client_never_read_is_released_at_once() {
     // More than the socket's buffers hold, so the answer cannot be written whole.
     let server = start().await;
     let data = "x".repeat(200_000);
-    for id in 0..100 {
+    for id in 0..70 {
         server
             .publish(json!({ "type": "a", "id": id.to_string(), "data": data }))
             .await;
@@ -254,7 +254,7 @@ async fn what_a_client_never_read_is_released_at_once() {
     let mut gone = raw_pull(&server, "0s").await;
     let mut byte = [0_u8; 1];
     gone.read_exact(&mut byte).await.unwrap();
-    assert_eq!(counts(&server).await["in_flight"], 100);
+    assert_eq!(counts(&server).await["in_flight"], 70);
     drop(gone);
     let released = async {
         while counts(&server).await["in_flight"] != 0 {
@@ -263,7 +263,7 @@ async fn what_a_client_never_read_is_released_at_once() {
     };
     tokio::time::timeout(PATIENCE, released).await.unwrap();
     let pulled = server.pull("s", 100).await;
-    assert_eq!(pulled.len(), 100);
+    assert_eq!(pulled.len(), 70);
     assert!(
         pulled.iter().all(|d| d["attempt"] == 1),
         "no attempt was counted"
