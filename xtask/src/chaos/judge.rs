@@ -75,7 +75,8 @@ struct Lease {
 enum Standing {
     /// In the client's hands.
     Open,
-    /// A settlement is on its way; `again` if one was when the server died.
+    /// A settlement is on its way; `again` if one was when the server died, which may have
+    /// forgotten the lease then.
     Settling {
         outcome: Outcome,
         at: u64,
@@ -364,9 +365,9 @@ fn clash(earlier: &Lease, attempt: u32, since: u64, at: u64) -> Option<String> {
         Standing::Settling {
             outcome: Outcome::Retry(after),
             at: sent,
-            ..
+            again: false,
         } if at < earlier.ends => retried(earlier, attempt, sent + after, at),
-        Standing::Settling { .. } | Standing::Open if at < earlier.ends => {
+        Standing::Settling { again: false, .. } | Standing::Open if at < earlier.ends => {
             Some("came while another delivery of it was leased".into())
         }
         _ => None,

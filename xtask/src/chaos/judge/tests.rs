@@ -157,6 +157,23 @@ fn a_settlement_that_the_server_did_not_answer_may_come_again() {
 }
 
 #[test]
+fn a_lease_may_die_with_the_server_while_its_settlement_is_sent_again() {
+    holds(&[
+        intent(),
+        acked(false),
+        delivered("t1", 1, 2, 10_000),
+        settling("t1", Outcome::Ack, 11_000),
+        adrift("t1"),
+        Entry::Down,
+        settling("t1", Outcome::Ack, 15_000),
+        delivered("t2", 1, 6, 16_000),
+        settled("t1", Said::Late),
+        settling("t2", Outcome::Ack, 17_000),
+        settled("t2", Said::Done),
+    ]);
+}
+
+#[test]
 fn a_delivery_has_one_owner() {
     let mut record = whole_life();
     record.insert(3, delivered("t2", 1, 2, 12_000));
