@@ -5,6 +5,7 @@
 //! ```text
 //! up ADDRESS      -> ready                       the first good answer came; clients run
 //! down MOMENT     -> landed PUBLISHES SETTLEMENTS   in flight at MOMENT and never answered
+//! cut MOMENT      -> the same, after a power cut
 //! judge ADDRESS   -> {verdict}                   everything settled, compared
 //! ```
 
@@ -54,9 +55,14 @@ fn commands(load: &Load, path: &Path) -> Result {
                 load.run(address);
                 "ready".to_owned()
             }
-            Some(("down", moment)) => {
-                let landed = load.park(moment.parse()?)?;
-                load.record.add(&[Entry::Down])?;
+            Some((how @ ("down" | "cut"), moment)) => {
+                let moment = moment.parse()?;
+                let landed = load.park(moment)?;
+                load.record.add(&[if how == "cut" {
+                    Entry::Cut { moment }
+                } else {
+                    Entry::Down
+                }])?;
                 load.record.sync()?;
                 format!("landed {} {}", landed.publishes, landed.settlements)
             }

@@ -1,6 +1,7 @@
 //! The verdict: a pure function of the checker's record and of what the server holds in the end.
 //! It knows the promises and nothing of how a backend keeps them.
 
+mod blackout;
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,8 +120,8 @@ pub(super) fn judge(record: &[Entry], held: &Held, lease: u64) -> Verdict {
         lease,
         ..Judge::default()
     };
-    for (line, entry) in (1..).zip(record) {
-        judge.read(line, entry);
+    for (line, entry) in (1..).zip(blackout::apply(record)) {
+        judge.read(line, &entry);
     }
     judge.compare(held);
     let mut verdict = judge.verdict;
@@ -143,6 +144,7 @@ impl Judge {
                 id,
                 position,
                 duplicate,
+                ..
             } => self.acked(id, position, *duplicate),
             Entry::InDoubt { id } => {
                 self.events.entry(id.clone()).or_default().in_doubt = true;
@@ -163,7 +165,9 @@ impl Judge {
                     lease.standing = Standing::Settling { outcome, at, again };
                 }
             }
-            Entry::Settled { sub, token, said } => self.settled(line, sub, token, *said),
+            Entry::Settled {
+                sub, token, said, ..
+            } => self.settled(line, sub, token, *said),
             Entry::Adrift { sub, token } => {
                 if let Some(lease) = self.lease_of(sub, token) {
                     lease.standing = match lease.standing {
@@ -173,7 +177,7 @@ impl Judge {
                     };
                 }
             }
-            Entry::Down => {}
+            Entry::Down | Entry::Cut { .. } => {}
             Entry::Wrong { what } => self.broken(what.clone()),
         }
     }
@@ -223,7 +227,8 @@ impl Judge {
         if !stale {
             let what = leases
                 .iter()
-                .find_map(|earlier| clash(earlier, *attempt, *since, *at));
+                .find_map(|earlier| clash(earlier, *attempt, *since, *at))
+                .or_else(|| fallen(leases, *attempt));
             let what = what.map(|what| format!("{sub}: {id} (attempt {attempt}) {what}"));
             self.verdict.broken.extend(what);
         }
@@ -347,11 +352,19 @@ impl Judge {
     }
 }
 
+/// Whether the attempt number went back although no retry was in doubt when the server died.
+fn fallen(earlier: &[Lease], attempt: u32) -> Option<String> {
+    let doubt = |lease: &Lease| match lease.standing {
+        Standing::Doubtful { outcome } | Standing::Settling { outcome, .. } => !outcome.is_final(),
+        _ => false,
+    };
+    let highest = earlier.iter().map(|lease| lease.attempt).max()?;
+    (attempt < highest && !earlier.iter().any(doubt))
+        .then(|| format!("came after attempt {highest}"))
+}
+
 /// Why a delivery may not follow an earlier one of the same event on the same subscription.
 fn clash(earlier: &Lease, attempt: u32, since: u64, at: u64) -> Option<String> {
-    if attempt < earlier.attempt {
-        return Some(format!("came after attempt {}", earlier.attempt));
-    }
     match earlier.standing {
         Standing::Accepted {
             outcome,

@@ -7,6 +7,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use super::judge::Verdict;
+use super::progress::Death;
 use crate::Result;
 use crate::command;
 
@@ -45,8 +46,12 @@ impl Overseer {
     }
 
     /// The server is gone; answers how many publishes and settlements were in flight at `moment`.
-    pub(super) fn down(&mut self, moment: u64) -> Result<(u64, u64)> {
-        let answer = self.ask(&format!("down {moment}"))?;
+    pub(super) fn down(&mut self, death: Death, moment: u64) -> Result<(u64, u64)> {
+        let how = match death {
+            Death::Kill => "down",
+            Death::Cut => "cut",
+        };
+        let answer = self.ask(&format!("{how} {moment}"))?;
         let mut words = answer.split(' ').skip(1).map(str::parse);
         match (words.next(), words.next()) {
             (Some(Ok(publishes)), Some(Ok(settlements))) => Ok((publishes, settlements)),

@@ -40,11 +40,12 @@ pub(super) enum Said {
 pub(super) enum Entry {
     /// Written before the event is published for the first time.
     Intent { id: String },
-    /// The durable acknowledgement.
+    /// The durable acknowledgement, read at `at`.
     Acked {
         id: String,
         position: String,
         duplicate: bool,
+        at: u64,
     },
     /// Published, outcome not known.
     InDoubt { id: String },
@@ -65,16 +66,19 @@ pub(super) enum Entry {
         outcome: Outcome,
         at: u64,
     },
-    /// The answer to it.
+    /// The answer to it, read at `at`.
     Settled {
         sub: String,
         token: String,
         said: Said,
+        at: u64,
     },
     /// No answer to the settlement, or none sent: the server died first.
     Adrift { sub: String, token: String },
     /// The server was killed before this line and is gone.
     Down,
+    /// The power was cut not before `moment`, and the server is gone.
+    Cut { moment: u64 },
     /// Something that must never be, seen by a client: one sentence.
     Wrong { what: String },
 }
@@ -87,7 +91,8 @@ impl fmt::Display for Entry {
                 id,
                 position,
                 duplicate,
-            } => write!(f, "acked {id} {position} {duplicate}"),
+                at,
+            } => write!(f, "acked {id} {position} {duplicate} {at}"),
             Self::InDoubt { id } => write!(f, "in-doubt {id}"),
             Self::Delivered {
                 sub,
@@ -112,17 +117,23 @@ impl fmt::Display for Entry {
                 Outcome::DeadLetter => write!(f, "settling {sub} {token} {at} dead"),
                 Outcome::Retry(after) => write!(f, "settling {sub} {token} {at} retry {after}"),
             },
-            Self::Settled { sub, token, said } => {
+            Self::Settled {
+                sub,
+                token,
+                said,
+                at,
+            } => {
                 let said = match said {
                     Said::Done => "done",
                     Said::Late => "late",
                     Said::Already => "already",
                     Said::Unknown => "unknown",
                 };
-                write!(f, "settled {sub} {token} {said}")
+                write!(f, "settled {sub} {token} {said} {at}")
             }
             Self::Adrift { sub, token } => write!(f, "adrift {sub} {token}"),
             Self::Down => f.write_str("down"),
+            Self::Cut { moment } => write!(f, "cut {moment}"),
             Self::Wrong { what } => write!(f, "wrong {}", what.replace('\n', " ")),
         }
     }
@@ -141,6 +152,7 @@ pub(super) fn parse(line: &str) -> Option<Entry> {
             id: word()?,
             position: word()?,
             duplicate: word()? == "true",
+            at: word()?.parse().ok()?,
         },
         "in-doubt" => Entry::InDoubt { id: word()? },
         "delivered" => Entry::Delivered {
@@ -174,12 +186,16 @@ pub(super) fn parse(line: &str) -> Option<Entry> {
                 "unknown" => Said::Unknown,
                 _ => return None,
             },
+            at: word()?.parse().ok()?,
         },
         "adrift" => Entry::Adrift {
             sub: word()?,
             token: word()?,
         },
         "down" => Entry::Down,
+        "cut" => Entry::Cut {
+            moment: word()?.parse().ok()?,
+        },
         _ => return None,
     })
 }
@@ -245,6 +261,7 @@ mod tests {
             sub: sub.clone(),
             token: token.clone(),
             said,
+            at: 8,
         };
         let entries = [
             Entry::Intent { id: id.clone() },
@@ -252,6 +269,7 @@ mod tests {
                 id: id.clone(),
                 position: "7".into(),
                 duplicate: true,
+                at: 6,
             },
             Entry::InDoubt { id: id.clone() },
             Entry::Delivered {
@@ -273,6 +291,7 @@ mod tests {
             settled(Said::Unknown),
             Entry::Adrift { sub, token },
             Entry::Down,
+            Entry::Cut { moment: 10 },
             Entry::Wrong {
                 what: "two words".into(),
             },

@@ -133,7 +133,7 @@ impl Scene<'_> {
                 (moment, disk.restore()?)
             }
         };
-        let (publishes, settlements) = self.overseer.down(moment)?;
+        let (publishes, settlements) = self.overseer.down(self.round.death, moment)?;
         if forgetful && publishes > 0 && settlements > 0 {
             self.tally.landed += 1;
             self.tally.publishes_in_flight += publishes;

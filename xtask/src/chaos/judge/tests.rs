@@ -15,6 +15,7 @@ fn acked(duplicate: bool) -> Entry {
         id: ID.into(),
         position: "7".into(),
         duplicate,
+        at: 9_000,
     }
 }
 
@@ -44,6 +45,7 @@ fn settled(token: &str, said: Said) -> Entry {
         sub: "s".into(),
         token: token.into(),
         said,
+        at: 12_000,
     }
 }
 
@@ -230,6 +232,45 @@ fn the_audit_agrees_with_the_record() {
 }
 
 #[test]
+fn what_was_answered_after_a_power_cut_does_not_count() {
+    let mut gone = held();
+    gone.history.clear();
+    gone.audit.clear();
+    let cut = |moment| [whole_life(), vec![Entry::Cut { moment }]].concat();
+    breaks(&cut(9_001), &gone, "LOST");
+    assert_eq!(
+        judge(&cut(9_000), &gone, LEASE).broken,
+        Vec::<String>::new()
+    );
+    // An earlier life is over and done with.
+    let before = [whole_life(), vec![Entry::Down, Entry::Cut { moment: 1 }]].concat();
+    breaks(&before, &gone, "LOST");
+}
+
+#[test]
+fn the_attempt_number_falls_only_with_a_retry_in_doubt() {
+    let story = |answer: Entry| {
+        vec![
+            intent(),
+            acked(false),
+            delivered("t1", 1, 2, 10_000),
+            settling("t1", Outcome::Retry(1_000), 11_000),
+            delivered("t2", 2, 4, 13_000),
+            answer,
+            adrift("t2"),
+            Entry::Down,
+            delivered("t3", 1, 8, 20_000),
+        ]
+    };
+    let fell = |record: &[Entry]| {
+        let broken = judge(record, &held(), LEASE).broken;
+        broken.iter().any(|said| said.contains("attempt"))
+    };
+    assert!(!fell(&story(adrift("t1"))));
+    assert!(fell(&story(settled("t1", Said::Done))));
+}
+
+#[test]
 fn what_a_client_saw_go_wrong_counts() {
     let mut record = whole_life();
     record.push(Entry::Wrong {
@@ -265,10 +306,13 @@ fn an_event_does_not_overtake_its_key() {
             outcome,
             at,
         },
-        Entry::Settled { token, said, .. } => Entry::Settled {
+        Entry::Settled {
+            token, said, at, ..
+        } => Entry::Settled {
             sub: "ordered".into(),
             token,
             said,
+            at,
         },
         other => other,
     };

@@ -122,6 +122,7 @@ impl Consumer {
         else {
             return self.adrift(load);
         };
+        let at = chance::now();
         let results = answer.at("results").as_array().cloned().unwrap_or_default();
         if results.len() != self.held.len() {
             load.wrong(&format!("{}: {answer} to {body}", self.sub));
@@ -129,7 +130,12 @@ impl Consumer {
         let settled = self.held.drain(..).zip(&results).map(|(held, result)| {
             let (sub, token) = (self.sub.into(), held.token);
             match said(result) {
-                Some(said) => Entry::Settled { sub, token, said },
+                Some(said) => Entry::Settled {
+                    sub,
+                    token,
+                    said,
+                    at,
+                },
                 None => Entry::Adrift { sub, token },
             }
         });

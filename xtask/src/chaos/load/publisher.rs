@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Cargo, Connection, Load};
 use crate::Result;
-use crate::chaos::chance::Dice;
+use crate::chaos::chance::{self, Dice};
 use crate::chaos::record::Entry;
 
 /// Ids whose intent is synced in one go, before the first of them is published.
@@ -61,6 +61,7 @@ impl Publisher {
             }
             return Ok(());
         };
+        let at = chance::now();
         let results = match answer.get("results").and_then(Value::as_array) {
             Some(results) => results.clone(),
             None => vec![answer],
@@ -75,7 +76,7 @@ impl Publisher {
         let acks: Vec<Entry> = ids
             .into_iter()
             .zip(&results)
-            .map(|(id, result)| acknowledgement(id, result))
+            .map(|(id, result)| acknowledgement(id, result, at))
             .collect();
         load.record.add(&acks)
     }
@@ -136,7 +137,7 @@ pub(super) fn data(id: &str) -> Value {
     serde_json::json!({ "for": id, "pad": "x".repeat(sum * 37 % 1_000) })
 }
 
-fn acknowledgement(id: String, result: &Value) -> Entry {
+fn acknowledgement(id: String, result: &Value, at: u64) -> Entry {
     let told = result.get("id").and_then(Value::as_str);
     let position = result.get("position").and_then(Value::as_str);
     let duplicate = result.get("duplicate").and_then(Value::as_bool);
@@ -145,6 +146,7 @@ fn acknowledgement(id: String, result: &Value) -> Entry {
             id,
             position: position.into(),
             duplicate,
+            at,
         },
         _ => Entry::InDoubt { id },
     }
