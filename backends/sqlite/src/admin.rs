@@ -212,29 +212,17 @@ fn info(
     subscription: &Subscription,
 ) -> rusqlite::Result<SubscriptionInfo> {
     let counts = counts::of(db, stream, subscription)?;
-    let (spec, paused, frontier, lowest) = {
-        let live = subscription.live.lock();
-        let cursor = &live.cursor;
-        (
-            live.spec.clone(),
-            live.paused,
-            cursor.frontier(),
-            cursor.lowest_unsettled(),
-        )
-    };
-    let oldest = if counts.unsettled() == 0 {
-        None
-    } else {
-        db.prepare_cached("SELECT time FROM log WHERE pos >= ?1 ORDER BY pos LIMIT 1")?
-            .query_row([integer(lowest)], |row| row.get(0))
-            .optional()?
+    let live = &mut *subscription.live.lock();
+    let oldest = match counts.unsettled() {
+        0 => None,
+        _ => counts::oldest_unsettled(db, stream, live)?,
     };
     Ok(SubscriptionInfo {
-        spec,
+        spec: live.spec.clone(),
         created: subscription.created,
-        paused,
+        paused: live.paused,
         counts,
-        frontier: Position::from(frontier),
+        frontier: Position::from(live.cursor.frontier()),
         oldest_unsettled: oldest.map(Timestamp::from_micros),
     })
 }

@@ -41,7 +41,7 @@ pub struct SqliteConfig {
     /// The page cache of the writing connection, in KiB. Default 64 MiB.
     pub cache_kib: u32,
     /// Bytes set aside on disk, so that settlements can still be written when it is full.
-    /// Default 16 MiB; keep it above 4 MiB.
+    /// Default 8 MiB; keep it above 4 MiB.
     pub reserve_bytes: u64,
     /// How often settled events are looked at for trimming. Default 1 min.
     pub trim_every: Duration,
@@ -64,7 +64,7 @@ impl SqliteConfig {
             tail_bytes: 64 * 1024 * 1024,
             readers: 4,
             cache_kib: 64 * 1024,
-            reserve_bytes: 16 * 1024 * 1024,
+            reserve_bytes: 8 * 1024 * 1024,
             trim_every: Duration::from_mins(1),
         }
     }

@@ -14,6 +14,10 @@ const CORRUPT: &str = "the database is damaged: stop every process that uses it,
 /// Maps an error of SQLite.
 pub(crate) fn sqlite(error: rusqlite::Error) -> Error {
     let (kind, message) = match error.sqlite_error_code() {
+        Some(ErrorCode::SystemIoFailure) if no_room_for_index(&error) => (
+            ErrorKind::Full,
+            "no room for the index of the write-ahead log",
+        ),
         Some(ErrorCode::DiskFull) => (ErrorKind::Full, "the disk is full"),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (ErrorKind::Corrupt, CORRUPT),
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => {
@@ -27,6 +31,12 @@ pub(crate) fn sqlite(error: rusqlite::Error) -> Error {
         _ => (ErrorKind::Internal, "unexpected answer of the database"),
     };
     Error::new(kind, message).because(error)
+}
+
+/// On a full disk this file cannot grow either, and that has a code of its own. Nothing was committed.
+fn no_room_for_index(error: &rusqlite::Error) -> bool {
+    let code = error.sqlite_error().map(|e| e.extended_code);
+    code == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE)
 }
 
 /// Maps an error on `path`.

@@ -24,6 +24,8 @@ use crate::tail::Entry;
 const PAGE: usize = 1_000;
 /// How many positions one page looks at, at most.
 const WINDOW: u64 = 50_000;
+/// The same where every event's deliveries have to be looked at.
+const WINDOW_BY_STATUS: u64 = 5_000;
 
 #[async_trait]
 impl History for SqliteBackend {
@@ -87,14 +89,19 @@ impl History for SqliteBackend {
         stream.check()?;
         let clock = &stream.config.clock;
         let deadline = clock.now() + wait;
-        let mut head = stream.tail.watch();
-        tokio::select! {
-            // The sender lives in `self`: this ends by a newer head only.
-            _ = head.wait_for(|head| Position::from(*head) > position) => {}
-            () = clock.sleep_until(deadline) => {}
+        let mut watched = stream.tail.watch();
+        loop {
+            stream.check()?;
+            let head = Position::from(*watched.borrow_and_update());
+            if head > position || clock.now() >= deadline {
+                return Ok(head);
+            }
+            // The sender lives in `self`; it also tells when the stream ends.
+            tokio::select! {
+                _ = watched.changed() => {}
+                () = clock.sleep_until(deadline) => {}
+            }
         }
-        stream.check()?;
-        Ok(Position::from(stream.tail.head()))
     }
 }
 
@@ -165,10 +172,11 @@ fn page(db: &Connection, stream: &Stream, query: &EventQuery, bounds: Bounds) ->
     if after >= last {
         return Ok(EventPage::default());
     }
+    let width = query.status.map_or(WINDOW, |_| WINDOW_BY_STATUS);
     let window = if query.descending {
-        (after.max(last.saturating_sub(WINDOW)), last)
+        (after.max(last.saturating_sub(width)), last)
     } else {
-        (after, last.min(after + WINDOW))
+        (after, last.min(after + width))
     };
     let limit = query.limit.clamp(1, PAGE);
     let sql = select(stream, query);

@@ -115,13 +115,13 @@ impl Stream {
             *condition = Condition::Failed(cause);
         }
         drop(condition);
-        self.subscriptions.wake_all();
+        self.wake_all();
     }
 
     /// Nothing is answered any more.
     pub(crate) fn close(&self) {
         *self.condition.write() = Condition::Closed;
-        self.subscriptions.wake_all();
+        self.wake_all();
     }
 
     /// Above the epoch of every lease before this start.
@@ -134,6 +134,11 @@ impl Stream {
     pub(crate) fn fresh_epoch(&self) -> u64 {
         let made = self.made.fetch_add(1, Ordering::Relaxed) + 1;
         self.first_epoch() + (made << 28)
+    }
+
+    fn wake_all(&self) {
+        self.subscriptions.wake_all();
+        self.tail.nudge();
     }
 
     /// The last position that retention removed.

@@ -170,6 +170,9 @@ impl Live {
         settlement: Settlement,
         now: Timestamp,
     ) -> Settled {
+        if self.gone {
+            return Settled::Late;
+        }
         let position = receipt.position.low();
         let ends = matches!(settlement, Settlement::Ack | Settlement::Drop);
         let settled = self.cursor.settle(position, receipt.epoch, settlement, now);
@@ -178,6 +181,10 @@ impl Live {
             && let Some(letter) = self.redriven.remove(&position)
         {
             self.letters_gone.push(letter);
+        }
+        if self.spec.ephemeral {
+            // There is nowhere to keep them.
+            self.cursor.take_dead();
         }
         settled
     }
@@ -197,7 +204,7 @@ impl Live {
 
     /// What to write, if anything changed.
     pub(crate) fn take(&mut self) -> Option<Taken> {
-        if !self.cursor.is_dirty() && self.letters_gone.is_empty() {
+        if self.gone || !self.cursor.is_dirty() && self.letters_gone.is_empty() {
             return None;
         }
         let changes = self.cursor.take_changes();

@@ -84,6 +84,11 @@ impl Tail {
         self.head.send_replace(head);
     }
 
+    /// Tells everybody who waits to look whether there is anything to wait for.
+    pub(crate) fn nudge(&self) {
+        self.head.send_modify(|_| {});
+    }
+
     /// Hands the events above `after` to `read`, in order; none when older ones than are here would
     /// belong to them.
     pub(crate) fn above<T>(

@@ -156,6 +156,11 @@ impl Writer {
                 return;
             }
         }
+        if cause.kind() == ErrorKind::Locked {
+            // Somebody else writes, against the rules: nothing of ours was begun.
+            batch.refuse_all(&cause);
+            return;
+        }
         self.fail(&cause, batch);
     }
 
@@ -399,8 +404,8 @@ fn write(
     let asked = batch.flushes.iter().map(|flush| &flush.subscription);
     for subscription in asked.chain(&touched) {
         // The second time there is nothing to take.
-        let (Some(number), Some(changes)) = (subscription.number, subscription.live.lock().take())
-        else {
+        let changes = subscription.live.lock().take();
+        let (Some(number), Some(changes)) = (subscription.number, changes) else {
             continue;
         };
         taken.push((Arc::clone(subscription), changes));

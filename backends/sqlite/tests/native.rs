@@ -6,6 +6,7 @@ mod native {
     mod disk;
     mod failing;
     mod files;
+    mod formats;
     mod full;
     mod keeping;
     mod restart;

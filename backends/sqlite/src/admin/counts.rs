@@ -6,6 +6,7 @@ use fanfare_cursor::{block_of, block_range};
 use rusqlite::Connection;
 
 use crate::census;
+use crate::row::{integer, unsigned};
 use crate::stream::Stream;
 use crate::subscription::{Live, Subscription};
 
@@ -56,6 +57,29 @@ pub(crate) fn matching(
         after = end;
     }
     Ok(total)
+}
+
+/// When the oldest unsettled event was recorded, in microseconds. Above the frontier a bounded number of
+/// events is looked at.
+pub(crate) fn oldest_unsettled(
+    db: &Connection,
+    stream: &Stream,
+    live: &mut Live,
+) -> rusqlite::Result<Option<i64>> {
+    let lowest = live.cursor.lowest_unsettled();
+    let claimed = lowest <= live.cursor.frontier();
+    let mut statement = db.prepare_cached(
+        "SELECT pos, type, time FROM log WHERE pos >= ?1 ORDER BY pos LIMIT 1000",
+    )?;
+    let mut rows = statement.query([integer(lowest)])?;
+    while let Some(row) = rows.next()? {
+        let (position, kind, time) = (unsigned(row.get(0)?), row.get(1)?, row.get(2)?);
+        let event_type = stream.names.event_type(kind);
+        if claimed || event_type.is_ok_and(|t| live.matches(position, kind, &t)) {
+            return Ok(Some(time));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a single pattern set holds from `position` on.
