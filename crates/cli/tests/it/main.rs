@@ -14,3 +14,4 @@ mod publish;
 mod serve;
 mod subscriptions;
 mod tail;
+mod whole_life;
