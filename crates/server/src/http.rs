@@ -23,6 +23,7 @@ mod health;
 mod held;
 mod history;
 mod host;
+mod idempotency;
 mod metrics;
 mod object;
 pub(crate) mod openapi;

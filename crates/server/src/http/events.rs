@@ -1,6 +1,8 @@
 //! `POST /v1/events`: publishing one event or a batch, as CloudEvents (structured, binary, batch)
 //! or in the plain form. It answers after the durable acknowledgement.
 
+use std::borrow::Cow;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -15,12 +17,10 @@ use serde::Serialize;
 
 use crate::app::{App, Slot};
 use crate::http::body::{self, Size};
+use crate::http::idempotency::Key;
 use crate::http::problem::{Code, Problem};
 use crate::http::render;
 use crate::http::route::Route;
-
-/// The longest `Idempotency-Key`, in bytes.
-const MAX_KEY_BYTES: usize = 255;
 
 pub(crate) fn routes() -> Vec<Route> {
     vec![
@@ -79,7 +79,7 @@ async fn publish(State(app): State<App>, request: Request) -> Result<Response, P
         .any(|name| binding::is_attribute(name.as_str()));
     let mode = Mode::of(content_type, has_attributes)
         .map_err(|error| Problem::new(Code::UnsupportedMediaType, error.message()))?;
-    let key = idempotency_key(&headers)?;
+    let key = Key::of(&headers)?;
     let size = match mode {
         Mode::Batch => Size::Batch,
         Mode::Plain => Size::BatchIfArray,
@@ -88,29 +88,34 @@ async fn publish(State(app): State<App>, request: Request) -> Result<Response, P
     let body = body::read(&app, &headers, body, size).await?;
     let _slot = app.slot(Slot::Publishing)?;
     match mode {
+        Mode::Binary => publish_one(&app, from_binary(&headers, &body, key.as_ref())?).await,
         Mode::Structured => {
             body::check_json(&body, 1)?;
-            publish_one(&app, cloudevents::from_json(&body)?).await
+            let event = cloudevents::from_json(&with_ids(&body, key.as_ref()))?;
+            publish_one(&app, event).await
         }
-        Mode::Binary => publish_one(&app, from_binary(&headers, &body, key.as_deref())?).await,
         Mode::Plain if !body::is_array(&body) => {
             body::check_json(&body, 1)?;
-            let builder = cloudevents::from_plain_json(&body)?;
-            publish_one(&app, fill_in(&app, builder, key.as_deref(), 0)?).await
+            let event = cloudevents::from_plain_json(&with_ids(&body, key.as_ref()))?;
+            publish_one(&app, complete(&app, event)?).await
         }
         Mode::Plain => {
             check_batch(&app, &body)?;
-            let read = cloudevents::from_plain_json_batch(&body)?;
-            let filled = read.into_iter().enumerate().map(|(index, builder)| {
-                builder.and_then(|builder| fill_in(&app, builder, key.as_deref(), index))
-            });
-            publish_batch(&app, filled.collect()).await
+            let events = cloudevents::from_plain_json_batch(&with_ids(&body, key.as_ref()))?;
+            let events = events.into_iter();
+            let events = events.map(|event| event.and_then(|event| complete(&app, event)));
+            publish_batch(&app, events.collect()).await
         }
         Mode::Batch => {
             check_batch(&app, &body)?;
-            publish_batch(&app, cloudevents::from_json_batch(&body)?).await
+            let events = cloudevents::from_json_batch(&with_ids(&body, key.as_ref()))?;
+            publish_batch(&app, events).await
         }
     }
+}
+
+fn with_ids<'b>(body: &'b [u8], key: Option<&Key>) -> Cow<'b, [u8]> {
+    key.map_or(Cow::Borrowed(body), |key| key.fill_in(body))
 }
 
 async fn publish_one(app: &App, event: Event) -> Result<Response, Problem> {
@@ -177,18 +182,8 @@ fn unanswered() -> Error {
     )
 }
 
-/// Gives a plain event its id and source.
-fn fill_in(
-    app: &App,
-    mut builder: EventBuilder,
-    key: Option<&str>,
-    index: usize,
-) -> Result<Event, Error> {
-    if let Some(key) = key
-        && !builder.has_id()
-    {
-        builder = builder.id(id_from_key(key, index));
-    }
+/// Gives a plain event the source and time that it lacks.
+fn complete(app: &App, mut builder: EventBuilder) -> Result<Event, Error> {
     if !builder.has_source() {
         builder = builder.source(app.config().source.as_str());
     }
@@ -199,7 +194,7 @@ fn fill_in(
     event.to_builder().time(app.clock().now()).build()
 }
 
-fn from_binary(headers: &HeaderMap, body: &[u8], key: Option<&str>) -> Result<Event, Problem> {
+fn from_binary(headers: &HeaderMap, body: &[u8], key: Option<&Key>) -> Result<Event, Problem> {
     if headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -211,7 +206,7 @@ fn from_binary(headers: &HeaderMap, body: &[u8], key: Option<&str>) -> Result<Ev
     let id = HeaderName::from_static("ce-id");
     let made = match key {
         Some(key) if !headers.contains_key(&id) => {
-            HeaderValue::from_str(&id_from_key(key, 0).to_string()).ok()
+            HeaderValue::from_str(&key.id(0).to_string()).ok()
         }
         _ => None,
     };
@@ -231,25 +226,4 @@ fn check_batch(app: &App, body: &[u8]) -> Result<(), Problem> {
         return Err(Problem::new(Code::TooLarge, detail));
     }
     Ok(())
-}
-
-/// The key without the quotes that its draft standard asks for.
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(text) = body::text(headers, "idempotency-key")? else {
-        return Ok(None);
-    };
-    let key = text
-        .strip_prefix('"')
-        .and_then(|rest| rest.strip_suffix('"'))
-        .unwrap_or(text);
-    if key.is_empty() || key.len() > MAX_KEY_BYTES {
-        let detail = format!("Idempotency-Key must be 1 to {MAX_KEY_BYTES} characters long");
-        return Err(Problem::new(Code::Malformed, detail));
-    }
-    Ok(Some(key.to_owned()))
-}
-
-/// The same for the same key and place in the batch, so that a repeat meets duplicate detection.
-fn id_from_key(key: &str, index: usize) -> EventId {
-    EventId::derived(&["idempotency-key", key, &index.to_string()])
 }

@@ -175,8 +175,14 @@ impl From<Error> for Problem {
             ErrorKind::Gone => Code::Gone,
             _ => Code::Internal,
         };
-        if code.status().is_server_error() {
-            tracing::error!(code = code.as_str(), %error, "request failed");
+        match code {
+            Code::Internal | Code::Storage => {
+                tracing::error!(code = code.as_str(), %error, "request failed");
+            }
+            Code::Unavailable | Code::OutcomeUnknown | Code::Full => {
+                tracing::warn!(code = code.as_str(), %error, "request failed");
+            }
+            _ => {}
         }
         // The cause may quote addresses or credentials: it is logged, the message alone is sent.
         Self {

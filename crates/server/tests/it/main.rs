@@ -10,6 +10,7 @@ mod dead_letters;
 mod guests;
 mod harness;
 mod history;
+mod life;
 mod limits;
 mod openapi;
 mod operating;

@@ -266,6 +266,24 @@ async fn an_idempotency_key_becomes_the_id_of_events_that_have_none() {
 }
 
 #[tokio::test]
+async fn an_idempotency_key_stands_for_a_missing_id_in_structured_and_batch_mode() {
+    let server = start().await;
+    let event = json!({ "specversion": "1.0", "source": "/s", "type": "a.b" });
+    let keyed = |post: RequestBuilder| post.header("idempotency-key", "k");
+    let first = answer(keyed(as_event(&server, &event)), 201).await;
+    let again = answer(keyed(as_event(&server, &event)), 200).await;
+    assert_eq!(first["id"], again["id"]);
+    let batch = json!([event, event]).to_string();
+    let body = answer(keyed(as_batch(&server, batch)), 200).await;
+    assert_eq!(body["results"][0]["id"], first["id"], "the same place");
+    assert_eq!(body["results"][1]["duplicate"], false);
+    assert_eq!(
+        refused(as_event(&server, &event), 422, "invalid").await,
+        ["/id"]
+    );
+}
+
+#[tokio::test]
 async fn an_idempotency_key_stands_for_a_missing_id_in_binary_mode() {
     let server = start().await;
     let binary = || {
