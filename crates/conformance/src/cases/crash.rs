@@ -2,15 +2,20 @@
 //! settles them is, to a backend, the same as one whose process was killed.
 
 use fanfare_core::dead_letter::DeadLetterFilter;
+use std::time::Duration;
+
 use fanfare_core::delivery::{Delivery, Settled, Settlement};
 use fanfare_core::retry::RetryPolicy;
 use fanfare_core::subscription::SubscriptionSpec;
 
 use crate::case::{Verdict, cases, require, require_eq};
-use crate::stage::{Stage, number, short_lease};
+use crate::stage::{LONG_LEASE, SHORT_LEASE, Seat, Stage, number, short_lease};
 
 cases! { "crash";
     deliveries_of_a_dead_member_come_back_alone: 9;
+    nothing_fresh_comes_beside_what_runs_alone: 9;
+    a_member_finishes_what_it_holds_before_it_gets_a_suspect: 9;
+    a_suspect_that_is_released_is_not_charged: 9;
     neighbours_of_a_poison_event_are_never_charged: 9;
     a_poison_event_is_given_up_after_its_attempts: 9;
     a_poison_event_is_dropped_where_dead_letters_are_off: 9;
@@ -37,7 +42,7 @@ async fn deliveries_of_a_dead_member_come_back_alone(stage: &Stage) -> Verdict {
     while left > 0 {
         let came = heir.consumer.receive(10, stage.patience).await?;
         require_eq!(came.len(), 1, "deliveries beside one whose member died");
-        let beside = heir.consumer.receive(10, std::time::Duration::ZERO).await?;
+        let beside = heir.consumer.receive(10, Duration::ZERO).await?;
         for delivery in &came {
             let settled = heir.try_settle(delivery.receipt, Settlement::Ack).await?;
             if settled == Settled::Done {
@@ -47,6 +52,62 @@ async fn deliveries_of_a_dead_member_come_back_alone(stage: &Stage) -> Verdict {
         }
     }
     heir.nothing().await
+}
+
+/// A member that holds one delivery and stays silent, and one that takes over with a lease that
+/// lasts. The silent one must be kept: a member that is dropped may well give back what it holds.
+async fn one_suspect(stage: &Stage) -> Verdict<(Seat, Seat)> {
+    let mut spec = deadly(5)?;
+    let dying = stage.join(&spec).await?;
+    stage.publish_many("orders.placed", 1).await?;
+    dying.one().await?;
+    spec.lease = LONG_LEASE;
+    stage.backend.admin().put(&spec).await?;
+    let heir = stage.rejoin(&spec.name).await?;
+    Ok((dying, heir))
+}
+
+async fn nothing_fresh_comes_beside_what_runs_alone(stage: &Stage) -> Verdict {
+    let (_dying, heir) = one_suspect(stage).await?;
+    let suspect = heir.one().await?;
+    stage.publish_many("orders.placed", 5).await?;
+    heir.nothing().await?;
+    // Others may go on meanwhile.
+    let other = stage.rejoin(&heir.subscription).await?;
+    other.ack(&other.take(2).await?).await?;
+    heir.ack(&[suspect]).await?;
+    heir.finish(3).await?;
+    Ok(())
+}
+
+async fn a_member_finishes_what_it_holds_before_it_gets_a_suspect(stage: &Stage) -> Verdict {
+    let (_dying, heir) = one_suspect(stage).await?;
+    stage.publish_many("orders.paid", 1).await?;
+    let fresh = heir.one().await?;
+    if fresh.event.event_type().as_str() == "orders.placed" {
+        return heir.ack(&[fresh]).await; // The short lease was over before the publish.
+    }
+    heir.nothing_for(SHORT_LEASE * 2).await?;
+    heir.ack(&[fresh]).await?;
+    let suspect = heir.finish(1).await?;
+    let kind = suspect.first().map(|d| d.event.event_type().as_str());
+    require_eq!(kind, Some("orders.placed"), "event that comes alone");
+    Ok(())
+}
+
+async fn a_suspect_that_is_released_is_not_charged(stage: &Stage) -> Verdict {
+    let (_dying, heir) = one_suspect(stage).await?;
+    for _ in 0..3 {
+        let suspect = heir.one().await?;
+        require_eq!(suspect.attempt, 1, "attempt after a release");
+        heir.settle(&suspect, Settlement::Release).await?;
+    }
+    let again = heir.one().await?;
+    heir.settle(&again, crate::stage::retry(Duration::ZERO))
+        .await?;
+    let last = heir.one().await?;
+    require_eq!(last.attempt, 2, "attempt after a retry");
+    heir.ack(&[last]).await
 }
 
 /// What a run of members saw, each of which dies with the poison event.

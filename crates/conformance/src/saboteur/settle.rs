@@ -72,12 +72,15 @@ saboteurs! {
     ChargesEveryLease: 9, "counts an attempt for whatever is leased again" => [
         "crash::neighbours_of_a_poison_event_are_never_charged",
         "settle::a_released_delivery_comes_back_at_once_uncounted",
+        "crash::a_suspect_that_is_released_is_not_charged",
     ];
     HoldsSuspectsBack: 9, "gives nobody a suspect while another is held" => [
         "external::deliveries_of_a_dead_member_come_one_by_one_but_do_not_wait",
     ];
     IsolatesNobody: 9, "hands out more beside a delivery whose member died" => [
         "crash::deliveries_of_a_dead_member_come_back_alone",
+        "crash::nothing_fresh_comes_beside_what_runs_alone",
+        "crash::a_member_finishes_what_it_holds_before_it_gets_a_suspect",
     ];
     NeverGivesUp: 9, "lets a poison event kill for ever" => [
         "crash::a_poison_event_is_given_up_after_its_attempts",
