@@ -11,14 +11,26 @@ use tempfile::TempDir;
 
 /// Every stream is a database in one directory.
 #[derive(Debug)]
-struct Sqlite(TempDir);
+struct Sqlite {
+    dir: TempDir,
+    tail_events: usize,
+}
 
 impl Sqlite {
+    #[expect(clippy::unwrap_used, reason = "without a directory there is no test")]
+    fn new(tail_events: usize) -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            tail_events,
+        }
+    }
+
     fn config(&self, stream: &str) -> SqliteConfig {
         SqliteConfig {
             stream: stream.into(),
             reserve_bytes: 64 * 1024,
-            ..SqliteConfig::new(self.0.path().join(stream))
+            tail_events: self.tail_events,
+            ..SqliteConfig::new(self.dir.path().join(stream))
         }
     }
 }
@@ -26,7 +38,7 @@ impl Sqlite {
 #[async_trait]
 impl Target for Sqlite {
     fn name(&self) -> String {
-        "sqlite".into()
+        format!("sqlite, {} events in memory", self.tail_events)
     }
 
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
@@ -44,4 +56,11 @@ impl Target for Sqlite {
     }
 }
 
-fanfare_conformance::suite!(Sqlite(tempfile::tempdir().unwrap()));
+fanfare_conformance::suite!(Sqlite::new(65_536));
+
+/// Consumers never keep up: nearly every event is read from disk.
+mod from_disk {
+    use super::Sqlite;
+
+    fanfare_conformance::suite!(Sqlite::new(3));
+}
