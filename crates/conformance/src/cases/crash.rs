@@ -8,6 +8,8 @@ use fanfare_core::delivery::{Delivery, Settled, Settlement};
 use fanfare_core::retry::RetryPolicy;
 use fanfare_core::subscription::SubscriptionSpec;
 
+use futures::FutureExt;
+
 use crate::case::{Verdict, cases, require, require_eq};
 use crate::stage::{LONG_LEASE, SHORT_LEASE, Seat, Stage, number, short_lease};
 
@@ -16,6 +18,7 @@ cases! { "crash";
     nothing_fresh_comes_beside_what_runs_alone: 9;
     a_member_finishes_what_it_holds_before_it_gets_a_suspect: 9;
     a_suspect_that_is_released_is_not_charged: 9;
+    a_dropped_receive_neither_strands_nor_charges_a_suspect: 9;
     neighbours_of_a_poison_event_are_never_charged: 9;
     a_poison_event_is_given_up_after_its_attempts: 9;
     a_poison_event_is_dropped_where_dead_letters_are_off: 9;
@@ -108,6 +111,24 @@ async fn a_suspect_that_is_released_is_not_charged(stage: &Stage) -> Verdict {
     let last = heir.one().await?;
     require_eq!(last.attempt, 2, "attempt after a retry");
     heir.ack(&[last]).await
+}
+
+async fn a_dropped_receive_neither_strands_nor_charges_a_suspect(stage: &Stage) -> Verdict {
+    let (_dying, heir) = one_suspect(stage).await?;
+    let until = stage.clock.now() + SHORT_LEASE * 2;
+    let mut came = Vec::new();
+    while came.is_empty() && stage.clock.now() < until {
+        // Polled once, then dropped, wherever it was.
+        let once = heir.consumer.receive(1, stage.patience).now_or_never();
+        came = once.transpose()?.unwrap_or_default();
+        stage.clock.sleep(Duration::from_millis(10)).await;
+    }
+    let suspect = match came.pop() {
+        Some(suspect) => suspect,
+        None => heir.one().await?,
+    };
+    require_eq!(suspect.attempt, 1, "attempt after dropped receives");
+    heir.ack(&[suspect]).await
 }
 
 /// What a run of members saw, each of which dies with the poison event.

@@ -52,6 +52,7 @@ saboteurs! {
     ];
     StrandsDroppedReceives: 7, "loses what it claimed for a receive that is dropped" => [
         "deliver::a_receive_that_is_dropped_strands_nothing",
+        "crash::a_dropped_receive_neither_strands_nor_charges_a_suspect",
     ];
     WakesNobody: 7, "looks for events only when a receive begins" => [
         "deliver::a_waiting_receive_is_woken_by_a_publish",
