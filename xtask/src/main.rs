@@ -14,7 +14,9 @@ mod suite;
 mod tidy;
 
 use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 /// Every failure here ends the task and is printed, so its text is all that matters.
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -51,8 +53,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The root of the workspace, wherever the command was started.
-fn root() -> &'static std::path::Path {
-    let manifest = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest.parent().unwrap_or(manifest)
+/// The root of the workspace: cargo says where we are when it runs us, and said so when it built us.
+fn root() -> &'static Path {
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR");
+        let mut root = manifest.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        root.pop();
+        root
+    })
 }
