@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use crate::Result;
 use crate::command::Watchdog;
-use progress::{Death, Progress, Tally};
-use round::Round;
+use progress::{Death, Tally};
+use round::{Round, Stopped};
 use server::Program;
 
 /// Deaths in one round, after which everything is settled and compared.
@@ -40,10 +40,12 @@ struct Options {
     release: bool,
     /// A server that is there already, instead of one that is built now.
     binary: Option<PathBuf>,
+    /// Where records and what came of finished rounds are kept.
+    home: PathBuf,
 }
 
 /// What a campaign came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Report {
     /// One line for each kind of death.
     pub(crate) lines: Vec<String>,
@@ -57,7 +59,7 @@ pub(crate) struct Report {
 /// The command.
 pub(crate) fn run(options: &[&str]) -> Result {
     let report = campaign(&parse(options)?)?;
-    for line in report.lines.iter().chain(&report.broken) {
+    for line in &report.broken {
         println!("{line}");
     }
     for line in &report.not_allowed {
@@ -73,7 +75,8 @@ pub(crate) fn run(options: &[&str]) -> Result {
 /// that only remembers: if the checker has nothing to say about those, it is no checker.
 pub(crate) fn for_a_minute() -> Result<Report> {
     let binary = server::build(false)?;
-    let options = |backend: &str, count, limit| Options {
+    let scratch = home().join("forgetful");
+    let options = |backend: &str, count, limit, home: &Path| Options {
         backend: backend.into(),
         kills: count,
         cuts: if backend == "memory" { 0 } else { count },
@@ -81,12 +84,15 @@ pub(crate) fn for_a_minute() -> Result<Report> {
         resume: false,
         release: false,
         binary: Some(binary.clone()),
+        home: home.into(),
     };
-    let forgetful = campaign(&options("memory", 3, Duration::from_secs(20)))?;
+    let forgetful = campaign(&options("memory", 3, Duration::from_secs(20), &scratch))?;
+    fs::remove_dir_all(&scratch)?;
     if forgetful.breaches == 0 {
         return Err("a server that forgets everything was not found out".into());
     }
-    campaign(&options("sqlite", u64::MAX, Duration::from_mins(1)))
+    let minute = Duration::from_mins(1);
+    campaign(&options("sqlite", u64::MAX, minute, &home()))
 }
 
 /// The checker's side, in its own process.
@@ -97,12 +103,13 @@ pub(crate) fn check(record: &str, seed: &str) -> Result {
 fn parse(words: &[&str]) -> Result<Options> {
     let mut options = Options {
         backend: String::new(),
-        kills: 100,
-        cuts: 100,
+        kills: 0,
+        cuts: 0,
         limit: None,
         resume: false,
         release: true,
         binary: None,
+        home: home(),
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -119,6 +126,15 @@ fn parse(words: &[&str]) -> Result<Options> {
     }
     if options.backend.is_empty() {
         return Err("chaos needs a backend: sqlite or memory".into());
+    }
+    if options.kills + options.cuts == 0 {
+        // Nobody said how many: a few, or as many as fit.
+        let many = if options.limit.is_some() {
+            u64::MAX / 2
+        } else {
+            100
+        };
+        (options.kills, options.cuts) = (many, many);
     }
     Ok(options)
 }
@@ -145,80 +161,57 @@ fn campaign(options: &Options) -> Result<Report> {
         binary,
         backend: options.backend.clone(),
     };
-    let home = home();
-    fs::create_dir_all(&home)?;
-    let state = home.join(format!("{}.json", options.backend));
-    let mut progress = if options.resume {
-        Progress::load(&state)?
-    } else {
-        Progress::default()
-    };
-    let mut report = Report {
-        lines: Vec::new(),
-        not_allowed: Vec::new(),
-        breaches: 0,
-        broken: Vec::new(),
-    };
-    let (kills, cuts) = shares(options.limit);
-    let wanted = [
-        (Death::Kill, options.kills, kills),
-        (Death::Cut, options.cuts, cuts),
-    ];
-    for (death, count, limit) in wanted.into_iter().filter(|(_, count, _)| *count > 0) {
-        let watch = Watchdog::over(limit);
-        while progress.of(death).landed < count && !watch.left().is_zero() {
-            let left = count - progress.of(death).landed;
-            let round = Round {
-                program: &program,
-                death,
-                deaths: left.min(ROUND),
-                limit: watch.left(),
-                home: &home,
-            };
-            match round.run() {
-                Ok(tally) => {
-                    finish(&mut progress, death, tally, &state, count)?;
-                }
-                Err(round::Stopped::NotAllowed(why)) => {
-                    report.not_allowed.push(why);
-                    break;
-                }
-                Err(round::Stopped::Failed(error)) => return Err(error),
+    fs::create_dir_all(&options.home)?;
+    let mut report = Report::default();
+    let wanted = [(Death::Kill, options.kills), (Death::Cut, options.cuts)];
+    let wanted = wanted.into_iter().filter(|(_, count)| *count > 0);
+    let kinds = u32::try_from(wanted.clone().count())?;
+    let limit = options
+        .limit
+        .map_or(Duration::MAX, |limit| limit / kinds.max(1));
+    for (death, count) in wanted {
+        match deaths(options, &program, death, count, limit) {
+            Ok(tally) => {
+                report.lines.push(tally.summary(death));
+                report.breaches += tally.breaches;
+                report.broken.extend(tally.broken);
             }
-            if progress.of(death).breaches > 0 {
-                break;
-            }
+            Err(Stopped::NotAllowed(why)) => report.not_allowed.push(why),
+            Err(Stopped::Failed(error)) => return Err(error),
         }
-        report.lines.push(progress.of(death).summary(death));
-        report
-            .broken
-            .extend(progress.of(death).broken.iter().cloned());
     }
     Ok(report)
 }
 
-/// Adds a round and keeps it.
-fn finish(
-    progress: &mut Progress,
+/// Rounds of one kind of death until there are `count`, the time is over, or a promise broke.
+fn deaths(
+    options: &Options,
+    program: &Program,
     death: Death,
-    tally: Tally,
-    state: &Path,
-    wanted: u64,
-) -> Result {
-    progress.of(death).add(tally);
-    progress.save(state)?;
-    if progress.of(death).landed < wanted && wanted < u64::MAX {
-        println!("{}", progress.of(death).summary(death));
+    count: u64,
+    limit: Duration,
+) -> std::result::Result<Tally, Stopped> {
+    let home = &options.home;
+    let state = home.join(format!("{}-{}.json", program.backend, death.word()));
+    let mut tally = if options.resume {
+        Tally::load(&state)?
+    } else {
+        Tally::default()
+    };
+    let watch = Watchdog::over(limit);
+    while tally.landed < count && tally.breaches == 0 && !watch.left().is_zero() {
+        let round = Round {
+            program,
+            death,
+            deaths: ROUND.min(count - tally.landed),
+            limit: watch.left(),
+            home,
+        };
+        tally.add(round.run()?);
+        tally.save(&state)?;
+        println!("{}", tally.summary(death));
     }
-    Ok(())
-}
-
-/// Half of the time for each kind, if there is a limit.
-fn shares(limit: Option<Duration>) -> (Duration, Duration) {
-    match limit {
-        Some(limit) => (limit / 2, limit / 2),
-        None => (Duration::MAX, Duration::MAX),
-    }
+    Ok(tally)
 }
 
 fn home() -> PathBuf {

@@ -18,6 +18,16 @@ pub(super) enum Death {
     Cut,
 }
 
+impl Death {
+    /// For file names.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Kill => "kills",
+            Self::Cut => "cuts",
+        }
+    }
+}
+
 impl fmt::Display for Death {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -55,6 +65,22 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// What an earlier campaign left, or nothing.
+    pub(super) fn load(path: &Path) -> Result<Self> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whole or not at all.
+    pub(super) fn save(&self, path: &Path) -> Result {
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, serde_json::to_vec(self)?)?;
+        Ok(fs::rename(fresh, path)?)
+    }
+
     pub(super) fn add(&mut self, round: Self) {
         self.landed += round.landed;
         self.beside += round.beside;
@@ -124,37 +150,5 @@ impl Tally {
              {deliveries} deliveries, {redelivered} again from the in-flight window; \
              {breaches} breaches; recovery p50 {half} ms, p99 {most} ms, max {max} ms"
         )
-    }
-}
-
-/// Both kinds.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Progress {
-    kills: Tally,
-    cuts: Tally,
-}
-
-impl Progress {
-    /// What an earlier campaign left, or nothing.
-    pub(super) fn load(path: &Path) -> Result<Self> {
-        match fs::read(path) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Whole or not at all.
-    pub(super) fn save(&self, path: &Path) -> Result {
-        let fresh = path.with_extension("new");
-        fs::write(&fresh, serde_json::to_vec(self)?)?;
-        Ok(fs::rename(fresh, path)?)
-    }
-
-    pub(super) fn of(&mut self, death: Death) -> &mut Tally {
-        match death {
-            Death::Kill => &mut self.kills,
-            Death::Cut => &mut self.cuts,
-        }
     }
 }
