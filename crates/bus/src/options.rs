@@ -27,8 +27,11 @@ pub struct Limits {
     #[serde(with = "duration")]
     pub publish_timeout: Duration,
     /// The most deliveries that a subscription holds in this process: waiting to start, running
-    /// and waiting to be settled. Grown into only while handlers keep up. Default 4,096.
+    /// and waiting to be settled. Grown into only while handlers keep up. Default 16,384.
     pub prefetch: usize,
+    /// The most bytes of data in those deliveries; one request may go above it by a few events
+    /// that are larger than the ones before. Default 33,554,432 (32 MiB).
+    pub prefetch_bytes: usize,
     /// The most deliveries asked for at once. Default 1,024.
     pub receive_batch: usize,
     /// How long one request for deliveries waits. Default 20 s.
@@ -55,7 +58,8 @@ impl Default for Limits {
             queue_events: 1_000,
             queue_failures: 1_000,
             publish_timeout: Duration::from_secs(10),
-            prefetch: 4_096,
+            prefetch: 16_384,
+            prefetch_bytes: 32 * 1024 * 1024,
             receive_batch: 1_024,
             receive_wait: Duration::from_secs(20),
             reconnect_max: Duration::from_secs(30),
@@ -75,6 +79,7 @@ impl Limits {
             ("batch_bytes", self.batch_bytes),
             ("queue_events", self.queue_events),
             ("prefetch", self.prefetch),
+            ("prefetch_bytes", self.prefetch_bytes),
             ("receive_batch", self.receive_batch),
             ("waiters", self.waiters),
         ];

@@ -142,6 +142,8 @@ pub(crate) struct Core {
 #[derive(Default)]
 struct Held {
     leases: HashSet<Receipt>,
+    /// Of the data of their events.
+    bytes: usize,
     /// Held once, but somebody else may own them now: neither started nor settled.
     lost: HashSet<Receipt>,
     newest: Position,

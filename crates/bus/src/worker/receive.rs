@@ -13,7 +13,7 @@ use fanfare_core::subscription::{Start, SubscriptionSpec};
 use fanfare_core::timestamp::Timestamp;
 use futures::future::{Either, select};
 
-use super::{Busy, Core, Stage};
+use super::{Busy, Core, Held, Stage};
 use crate::retry::Backoff;
 
 /// A full window that empties faster than this was too small.
@@ -44,9 +44,7 @@ pub(super) async fn run(core: Arc<Core>) {
 /// Waits for room, then for deliveries.
 async fn turn(core: &Core, window: &mut Window) -> Result<()> {
     let room = loop {
-        let held = core.held.lock().leases.len();
-        let room = window.size.saturating_sub(held);
-        if room >= window.enough() {
+        if let Some(room) = window.room(&core.held.lock()) {
             break room;
         }
         core.room.notified().await;
@@ -58,9 +56,7 @@ async fn turn(core: &Core, window: &mut Window) -> Result<()> {
         .receive(max, core.limits.receive_wait)
         .await?;
     core.succeed();
-    if deliveries.len() >= max {
-        window.filled = Some(core.clock.now());
-    }
+    window.received(&deliveries, room, core.clock.now());
     core.accept(deliveries);
     Ok(())
 }
@@ -70,6 +66,10 @@ struct Window {
     size: usize,
     min: usize,
     max: usize,
+    /// The most bytes of data to hold.
+    bytes: usize,
+    /// Of one event, as far as seen.
+    usual_bytes: usize,
     /// When it was last filled to the brim.
     filled: Option<Timestamp>,
 }
@@ -81,13 +81,30 @@ impl Window {
             size: min,
             min,
             max: core.prefetch,
+            bytes: core.limits.prefetch_bytes,
+            usual_bytes: 0,
             filled: None,
         }
     }
 
-    /// So much room is worth a request.
-    fn enough(&self) -> usize {
-        (self.size / 4).max(1)
+    /// How many more deliveries to ask for; none while it is not worth a request.
+    fn room(&self, held: &Held) -> Option<usize> {
+        let by_count = self.size.saturating_sub(held.leases.len());
+        let bytes = self.bytes.saturating_sub(held.bytes);
+        let by_bytes = bytes.checked_div(self.usual_bytes).unwrap_or(by_count);
+        let worth = by_count >= (self.size / 4).max(1) && bytes > 0;
+        // One event may be larger than usual, or than the limit: one is always asked for.
+        worth.then(|| by_count.min(by_bytes.max(1)))
+    }
+
+    /// Learns from what was received in answer to a request for `room`.
+    fn received(&mut self, deliveries: &[Delivery], room: usize, now: Timestamp) {
+        if let Some(usual) = bytes_of(deliveries).checked_div(deliveries.len()) {
+            self.usual_bytes = usual.max(self.usual_bytes / 2);
+        }
+        if deliveries.len() >= room {
+            self.filled = Some(now);
+        }
     }
 
     fn adapt(&mut self, now: Timestamp) {
@@ -103,6 +120,10 @@ impl Window {
     }
 }
 
+fn bytes_of(deliveries: &[Delivery]) -> usize {
+    deliveries.iter().map(|d| d.event.bytes().len()).sum()
+}
+
 impl Core {
     fn accept(&self, deliveries: Vec<Delivery>) {
         if deliveries.is_empty() {
@@ -114,6 +135,7 @@ impl Core {
         {
             let mut held = self.held.lock();
             held.leases.extend(deliveries.iter().map(|d| d.receipt));
+            held.bytes += bytes_of(&deliveries);
             let newest = deliveries.iter().map(|d| d.position).max();
             held.newest = held.newest.max(newest.unwrap_or_default());
         }

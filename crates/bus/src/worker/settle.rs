@@ -68,11 +68,11 @@ impl Core {
         }
         match self.settle_until_known(&finished).await {
             Ok(answers) => {
-                self.forget(finished.iter().map(|f| f.receipt));
+                self.forget(&finished);
                 self.count(finished, &answers);
             }
             Err(error) => {
-                self.forget(finished.iter().map(|f| f.receipt));
+                self.forget(&finished);
                 let n = u64::try_from(finished.len()).unwrap_or(u64::MAX);
                 self.unsettled.fetch_add(n, Ordering::Relaxed);
                 tracing::error!(
@@ -169,7 +169,7 @@ impl Core {
         let (lost, kept): (Vec<_>, Vec<_>) = finished
             .into_iter()
             .partition(|finished| self.is_lost(&finished.receipt));
-        self.forget(lost.iter().map(|f| f.receipt));
+        self.forget(&lost);
         // One that never started has nothing to refuse.
         for finished in lost.iter().filter(|f| f.took.is_some()) {
             self.refused(finished, Settled::Late);
@@ -177,12 +177,15 @@ impl Core {
         kept
     }
 
-    fn forget(&self, receipts: impl Iterator<Item = Receipt>) {
+    fn forget(&self, finished: &[Finished]) {
         let mut held = self.held.lock();
         let mut n = 0;
-        for receipt in receipts {
-            n += u64::from(held.leases.remove(&receipt));
-            held.lost.remove(&receipt);
+        for Finished { receipt, event, .. } in finished {
+            if held.leases.remove(receipt) {
+                n += 1;
+                held.bytes = held.bytes.saturating_sub(event.bytes().len());
+            }
+            held.lost.remove(receipt);
         }
         if held.lost.is_empty() {
             self.any_lost.store(false, Ordering::Release);

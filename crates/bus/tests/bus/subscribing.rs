@@ -1,5 +1,6 @@
 //! Subscribing: names, groups, broadcast, extractors, layers, concurrency, control.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use fanfare_core::error::ErrorKind;
 use fanfare_core::event::Event;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::{Start, SubscriptionName};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tower::timeout::TimeoutLayer;
 
@@ -330,4 +332,46 @@ async fn a_subscription_deleted_under_us_is_created_again() {
     clock.advance(Duration::from_mins(1));
     assert_eq!(handled.next().await, "b");
     assert!(bus.health().await.ok);
+}
+
+#[tokio::test]
+async fn what_is_held_is_bounded_in_number_and_bytes() {
+    let clock = clock();
+    let limits = fanfare_bus::Limits {
+        prefetch: 50,
+        prefetch_bytes: 1_000_000,
+        ..fanfare_bus::Limits::default()
+    };
+    let builder = Bus::builder(backend(&clock)).clock(clock).limits(limits);
+    let bus = builder.build().unwrap();
+    let most: Arc<Mutex<HashMap<SubscriptionName, u64>>> = Arc::default();
+    let watch = {
+        let most = Arc::clone(&most);
+        move |bus: Bus, name: SubscriptionName| {
+            let most = Arc::clone(&most);
+            async move {
+                tokio::task::yield_now().await;
+                let stats = bus.stats().subscriptions;
+                let held = stats.iter().find(|s| s.name == name).unwrap().held;
+                let mut most = most.lock();
+                let mine = most.entry(name).or_default();
+                *mine = held.max(*mine);
+            }
+        }
+    };
+    let small = bus.subscribe("small", "small").handle(watch.clone());
+    let small = small.await.unwrap();
+    let large = bus.subscribe("large", "large").handle(watch).await.unwrap();
+    let data = fanfare_core::data::Data::binary(vec![0; 100_000]);
+    for _ in 0..300 {
+        bus.publish(event("small")).await.unwrap();
+        bus.publish(event("large").data(data.clone()))
+            .await
+            .unwrap();
+    }
+    until(|| small.stats().acknowledged + large.stats().acknowledged == 600).await;
+    let most = most.lock();
+    let (small, large) = (most[small.name()], most[large.name()]);
+    assert!((10..=50).contains(&small), "{small}");
+    assert!((2..=11).contains(&large), "{large}");
 }
