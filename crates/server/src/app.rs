@@ -56,7 +56,7 @@ impl App {
             openapi,
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            bodies: slots(config.limits.bodies_bytes.min(Semaphore::MAX_PERMITS)),
+            bodies: slots(config.limits.bodies_bytes),
             publishing: slots(config.limits.publishing),
             tails: slots(config.limits.tails),
             pulls: slots(config.limits.pulls),

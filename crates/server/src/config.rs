@@ -3,8 +3,12 @@
 
 use std::time::Duration;
 
+use fanfare::core::error::{Error, Result, Violation};
 use fanfare::core::timestamp::duration;
 use serde::{Deserialize, Serialize};
+
+/// The highest value of a bound.
+const MOST: usize = u32::MAX as usize;
 
 /// How a server listens, whom it answers and what it bounds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +35,33 @@ impl Default for ServerConfig {
             insecure: false,
             source: "/".into(),
             limits: Limits::default(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// Names every value that cannot work.
+    pub fn check(&self) -> Result<()> {
+        let mut violations = self.limits.violations();
+        for (index, host) in self.allowed_hosts.iter().enumerate() {
+            let bracketed = host.starts_with('[') && host.ends_with(']');
+            if host.is_empty() || (!bracketed && host.contains([':', '/'])) {
+                violations.push(Violation {
+                    pointer: format!("/allowed_hosts/{index}"),
+                    detail: format!("`{host}` is not a host name without scheme and port"),
+                });
+            }
+        }
+        if self.source.is_empty() {
+            violations.push(Violation {
+                pointer: "/source".into(),
+                detail: "source is empty".into(),
+            });
+        }
+        if violations.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::violating(violations))
         }
     }
 }
@@ -82,6 +113,40 @@ pub struct Limits {
     /// How long requests at work may take once the server shuts down. Default 20 s.
     #[serde(with = "duration")]
     pub grace: Duration,
+}
+
+impl Limits {
+    /// Bounds that would let nothing through, or that no counter can hold. Zero publish requests,
+    /// tails or pulls are allowed: that switches them off.
+    fn violations(&self) -> Vec<Violation> {
+        let at_least_one = [
+            ("body_bytes", self.body_bytes),
+            ("batch_bytes", self.batch_bytes),
+            ("batch_events", self.batch_events),
+            ("bodies_bytes", self.bodies_bytes),
+            ("connections", self.connections),
+            ("answer_bytes", self.answer_bytes),
+            ("tail_queue", self.tail_queue),
+            ("tail_queue_bytes", self.tail_queue_bytes),
+        ];
+        let any = [
+            ("publishing", self.publishing),
+            ("tails", self.tails),
+            ("pulls", self.pulls),
+        ];
+        let zero = at_least_one.iter().filter(|(_, value)| *value == 0);
+        let zero = zero.map(|(name, _)| (name, "at least 1".to_owned()));
+        let huge = at_least_one.iter().chain(&any);
+        let huge = huge
+            .filter(|(_, value)| *value > MOST)
+            .map(|(name, _)| (name, format!("at most {MOST}")));
+        zero.chain(huge)
+            .map(|(name, bound)| Violation {
+                pointer: format!("/limits/{name}"),
+                detail: format!("{name} must be {bound}"),
+            })
+            .collect()
+    }
 }
 
 impl Default for Limits {

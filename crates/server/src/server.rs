@@ -49,6 +49,7 @@ impl Server {
     /// Takes the port. Refuses an address that other machines reach unless `insecure`, and says so
     /// when the port is taken.
     pub async fn bind(config: ServerConfig, bus: Bus) -> Result<Self> {
+        config.check()?;
         let listener = listen(&config).await?;
         let address = listener
             .local_addr()

@@ -1,7 +1,7 @@
 //! Who is answered: hosts, origins, and what every answer carries.
 
 use fanfare::bus::Bus;
-use fanfare_server::{Server, ServerConfig};
+use fanfare_server::{Limits, Server, ServerConfig};
 use serde_json::json;
 
 use crate::harness::{answer, refused, start, start_with};
@@ -79,6 +79,31 @@ async fn every_answer_is_guarded_and_none_allows_other_origins() {
         assert_eq!(headers["referrer-policy"], "no-referrer");
         assert!(!headers.contains_key("access-control-allow-origin"));
     }
+}
+
+#[test]
+fn values_that_cannot_work_are_all_named() {
+    let config = ServerConfig {
+        allowed_hosts: vec!["a.example".into(), "b.example:80".into(), String::new()],
+        source: String::new(),
+        limits: Limits {
+            tail_queue: 0,
+            connections: usize::MAX,
+            ..Limits::default()
+        },
+        ..ServerConfig::default()
+    };
+    let error = config.check().unwrap_err();
+    let pointers: Vec<_> = error.violations().iter().map(|v| &*v.pointer).collect();
+    let expected = [
+        "/limits/tail_queue",
+        "/limits/connections",
+        "/allowed_hosts/1",
+        "/allowed_hosts/2",
+        "/source",
+    ];
+    assert_eq!(pointers, expected);
+    ServerConfig::default().check().unwrap();
 }
 
 async fn bind(listen: &str, insecure: bool) -> fanfare::core::Result<Server> {
