@@ -2,6 +2,7 @@
 //! then nothing is durable: a kill loses what is queued.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +12,6 @@ use fanfare_core::event::Event;
 use fanfare_core::timestamp::Timestamp;
 use futures::future::{Either, select};
 use parking_lot::Mutex;
-use std::pin::pin;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 

@@ -25,6 +25,22 @@ pub fn decide(spec: &SubscriptionSpec, attempt: u32, error: &str) -> Settlement 
     decide_at(spec, attempt, error, random_spread())
 }
 
+/// [`decide`] for a handler that said when to try again; it does not get more attempts by that.
+pub fn decide_after(
+    spec: &SubscriptionSpec,
+    attempt: u32,
+    error: &str,
+    wanted: Option<Duration>,
+) -> Settlement {
+    match decide(spec, attempt, error) {
+        Settlement::Retry { after, error } => Settlement::Retry {
+            after: wanted.unwrap_or(after),
+            error,
+        },
+        last => last,
+    }
+}
+
 /// [`decide`] with `spread` in 0..1 as the place in the jitter: a pure function.
 pub fn decide_at(spec: &SubscriptionSpec, attempt: u32, error: &str, spread: f64) -> Settlement {
     match spec.retry.delay_after(attempt, spread) {
@@ -53,14 +69,15 @@ pub(crate) fn settle(
             truncate(&mut error, error_bytes);
             decide(spec, attempt, &error)
         }
-        Outcome::Settle(mut settlement) => {
-            if let Settlement::Retry { error, .. } | Settlement::DeadLetter { error, .. } =
-                &mut settlement
-            {
-                truncate(error, error_bytes);
-            }
-            settlement
+        Outcome::Settle(Settlement::Retry { after, mut error }) => {
+            truncate(&mut error, error_bytes);
+            decide_after(spec, attempt, &error, Some(after))
         }
+        Outcome::Settle(Settlement::DeadLetter { reason, mut error }) => {
+            truncate(&mut error, error_bytes);
+            Settlement::DeadLetter { reason, error }
+        }
+        Outcome::Settle(settlement) => settlement,
     }
 }
 
@@ -136,6 +153,19 @@ mod tests {
             error: "no".into(),
         };
         assert_eq!(decide(&spec, 2, "no"), last);
+    }
+
+    #[test]
+    fn a_handler_chooses_the_delay_but_not_the_attempts() {
+        let spec = spec(RetryPolicy::exponential(2));
+        let wanted = Settlement::Retry {
+            after: Duration::from_hours(1),
+            error: "busy".into(),
+        };
+        let answer = || Outcome::Settle(wanted.clone());
+        assert_eq!(settle(&spec, 1, answer(), 100), wanted);
+        let last = settle(&spec, 2, answer(), 100);
+        assert!(matches!(last, Settlement::DeadLetter { .. }), "{last:?}");
     }
 
     #[test]

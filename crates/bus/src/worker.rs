@@ -15,6 +15,7 @@ mod receive;
 mod run;
 mod settle;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -32,7 +33,6 @@ use fanfare_core::timestamp::Timestamp;
 use futures::future::{Either, join_all, select};
 use hashbrown::HashSet;
 use parking_lot::{Mutex, RwLock};
-use std::pin::pin;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use fanfare_core::delivery::Delivery;
@@ -163,9 +164,7 @@ impl Worker {
     fn cut_off(&mut self) {
         self.flush();
         let n = u64::try_from(self.waiting.len()).unwrap_or(u64::MAX);
-        self.core
-            .cut_off
-            .fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+        self.core.cut_off.fetch_add(n, Ordering::Relaxed);
         self.core.consuming.running.sub(n);
         self.waiting.clear();
     }
