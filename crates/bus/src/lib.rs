@@ -55,6 +55,7 @@ pub mod emit;
 pub mod event;
 pub mod extract;
 pub mod handler;
+pub mod middleware;
 pub mod options;
 pub mod publish;
 pub mod retry;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_bus::middleware::Throttle;
 use fanfare_bus::{Attempt, Bus, Data, Metadata, Raw, Router, State};
 use fanfare_core::admin::SeekTo;
 use fanfare_core::delivery::Delivery;
@@ -374,4 +375,31 @@ async fn what_is_held_is_bounded_in_number_and_bytes() {
     let (small, large) = (most[small.name()], most[large.name()]);
     assert!((10..=50).contains(&small), "{small}");
     assert!((2..=11).contains(&large), "{large}");
+}
+
+#[tokio::test]
+async fn a_throttle_spaces_the_handlers() {
+    let (bus, clock) = bus();
+    let (tx, mut started) = seen();
+    bus.subscribe("s", "*")
+        .concurrency(10)
+        .layer(Throttle::per_second(2, clock.clone()))
+        .handle(move || {
+            let tx = tx.clone();
+            async move { tx.send(()).await.unwrap() }
+        })
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        bus.publish(event("a")).await.unwrap();
+    }
+    started.next().await;
+    for _ in 0..2 {
+        settle_down().await;
+        clock.advance(Duration::from_millis(499));
+        settle_down().await;
+        assert!(started.is_empty(), "too soon");
+        clock.advance(Duration::from_millis(1));
+        started.next().await;
+    }
 }
