@@ -18,6 +18,7 @@ use crate::address::Address;
 const MAX_DATA_BYTES: usize = 16 << 20;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
+type Verifying = Pin<Box<dyn Future<Output = Result<Vec<String>>> + Send>>;
 
 /// One backend.
 #[derive(Debug)]
@@ -26,6 +27,7 @@ struct Entry {
     example: &'static str,
     open: fn(Address) -> Opening,
     back_up: fn(Address, &Path) -> Result<u64>,
+    verify: fn(Address) -> Verifying,
 }
 
 static BACKENDS: [Entry; 2] = [
@@ -34,12 +36,14 @@ static BACKENDS: [Entry; 2] = [
         example: "memory:",
         open: |address| Box::pin(async { memory(address) }),
         back_up: |_, _| Err(nothing_to_copy()),
+        verify: |_| Box::pin(async { Ok(Vec::new()) }),
     },
     Entry {
         scheme: "sqlite",
         example: "sqlite:DIR",
         open: |address| Box::pin(sqlite(address)),
         back_up: |address, target| fanfare_sqlite::back_up(&sqlite_config(address)?, target),
+        verify: |address| Box::pin(verify_sqlite(address)),
     },
 ];
 
@@ -57,6 +61,12 @@ pub async fn open(address: Address) -> Result<Arc<dyn Backend>> {
 /// process may use it; answers the bytes of the copy. Blocks.
 pub fn back_up(address: Address, target: &Path) -> Result<u64> {
     (entry(&address)?.back_up)(address, target)
+}
+
+/// Reads everything that the stream at `address` keeps and names what is wrong with it: minutes for
+/// a large one. Like opening it, this needs the stream for itself.
+pub async fn verify(address: Address) -> Result<Vec<String>> {
+    (entry(&address)?.verify)(address).await
 }
 
 fn entry(address: &Address) -> Result<&'static Entry> {
@@ -106,6 +116,13 @@ fn memory(mut address: Address) -> Result<Arc<dyn Backend>> {
 
 async fn sqlite(address: Address) -> Result<Arc<dyn Backend>> {
     Ok(SqliteBackend::open(sqlite_config(address)?).await?)
+}
+
+async fn verify_sqlite(address: Address) -> Result<Vec<String>> {
+    let backend = SqliteBackend::open(sqlite_config(address)?).await?;
+    let verified = backend.verify(true).await;
+    backend.close().await?;
+    Ok(verified?.problems)
 }
 
 /// `sqlite:DIR?stream=NAME&max_bytes=N&retention=7d`.
