@@ -136,7 +136,7 @@ impl Client {
         path: &[&str],
         query: &[(&str, String)],
         last_event_id: Option<&str>,
-    ) -> Result<Response> {
+    ) -> Result<Response, Refusal> {
         let mut request = self
             .http
             .get(self.url(path))
@@ -145,9 +145,7 @@ impl Client {
         if let Some(id) = last_event_id {
             request = request.header(HeaderName::from_static("last-event-id"), id);
         }
-        self.attempt(request)
-            .await
-            .map_err(|refusal| refusal.failure)
+        self.attempt(request).await
     }
 
     /// The next piece of a stream; none when it ended, a failure when it was silent for too long.

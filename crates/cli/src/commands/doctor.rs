@@ -22,6 +22,9 @@ use crate::settings::{Overrides, Settings};
 pub(crate) struct Doctor {
     #[command(flatten)]
     overrides: Overrides,
+    /// Also read everything that the backend keeps: every page, index and event.
+    #[arg(long)]
+    thorough: bool,
 }
 
 /// How a finding is meant.
@@ -87,7 +90,7 @@ impl Doctor {
                     None => "no file given: defaults and environment".to_owned(),
                 };
                 findings.tell(State::Ok, "config", what)?;
-                look_at_backend(&settings, served, &mut findings).await?;
+                look_at_backend(&settings, served, self.thorough, &mut findings).await?;
             }
             Err(failure) => findings.tell(State::Bad, "config", failure.to_string())?,
         }
@@ -127,7 +130,12 @@ async fn look_at_server(common: &Common, findings: &mut Findings) -> Result<bool
     Ok(true)
 }
 
-async fn look_at_backend(settings: &Settings, served: bool, findings: &mut Findings) -> Result<()> {
+async fn look_at_backend(
+    settings: &Settings,
+    served: bool,
+    thorough: bool,
+    findings: &mut Findings,
+) -> Result<()> {
     let address = match Address::parse(&settings.backend_url()) {
         Ok(address) => address,
         Err(error) => return findings.tell(State::Bad, "backend", error.to_string()),
@@ -138,12 +146,16 @@ async fn look_at_backend(settings: &Settings, served: bool, findings: &mut Findi
         let text = format!("{shown}: nothing there yet; the first `fanfare serve` makes it");
         return findings.tell(State::Note, "backend", text);
     }
-    match registry::open(address).await {
+    match registry::open(address.clone()).await {
         Ok(backend) => {
             findings.tell(State::Ok, "backend", format!("{shown} opens and verifies"))?;
             let looked = look_into(&*backend, findings).await;
             backend.close().await?;
-            looked
+            looked?;
+            if thorough {
+                read_everything(address, findings).await?;
+            }
+            Ok(())
         }
         Err(error) if error.kind() == ErrorKind::Locked && served => {
             let text = format!("{shown} is in use, probably by the server above");
@@ -166,6 +178,20 @@ async fn look_into(backend: &dyn Backend, findings: &mut Findings) -> Result<()>
     let text = format!("{} events in {} bytes", stream.events, stream.bytes);
     findings.tell(State::Ok, "stream", text)?;
     tell_audit(&Report::from(backend.admin().audit(None).await?), findings)
+}
+
+async fn read_everything(address: Address, findings: &mut Findings) -> Result<()> {
+    match registry::verify(address).await {
+        Ok(problems) if problems.is_empty() => findings.tell(
+            State::Ok,
+            "contents",
+            "everything was read, nothing is damaged",
+        ),
+        Ok(problems) => problems
+            .into_iter()
+            .try_for_each(|problem| findings.tell(State::Bad, "contents", problem)),
+        Err(error) => findings.tell(State::Bad, "contents", error.to_string()),
+    }
 }
 
 fn durability(capabilities: &Capabilities) -> (State, &'static str) {

@@ -7,7 +7,7 @@ use fanfare::core::pattern::Pattern;
 use serde::Deserialize;
 
 use crate::args::Common;
-use crate::client::Client;
+use crate::client::{Client, Refusal};
 use crate::commands::events::Item;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Tone, note, one_line_json, shorten};
@@ -65,7 +65,7 @@ impl Tail {
             left: self.limit,
             delay: RECONNECT_FIRST,
         };
-        let mut response = follow.connect().await?;
+        let mut response = follow.connect().await.map_err(|refusal| refusal.failure)?;
         let clock = Clock::system();
         loop {
             let reason = match follow.read(&mut response).await? {
@@ -78,8 +78,9 @@ impl Tail {
                 follow.delay = (follow.delay * 2).min(RECONNECT_LONGEST);
                 match follow.connect().await {
                     Ok(response) => break response,
-                    Err(failure) if failure.is_unreachable() => {}
-                    Err(failure) => return Err(failure),
+                    // Not there yet, still draining, or busy.
+                    Err(refusal) if refusal.temporary => {}
+                    Err(refusal) => return Err(refusal.failure),
                 }
             };
         }
@@ -87,7 +88,7 @@ impl Tail {
 }
 
 impl Follow {
-    async fn connect(&self) -> Result<reqwest::Response> {
+    async fn connect(&self) -> Result<reqwest::Response, Refusal> {
         self.client
             .stream(&["v1", "tail"], &self.query, self.last_id.as_deref())
             .await

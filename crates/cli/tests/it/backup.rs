@@ -65,6 +65,11 @@ fn the_doctor_sees_a_server_at_work_and_changes_nothing() {
     drop(server);
     let after = look("http://127.0.0.1:9").objects();
     assert_eq!(state(&after, "durability"), "ok");
+    let mut thorough = fanfare(&["doctor", "--thorough", "--data-dir"]);
+    thorough
+        .arg(&data)
+        .env("FANFARE_SERVER", "http://127.0.0.1:9");
+    assert!(run(thorough).ok().contains("nothing is damaged"));
 
     let mut broken = fanfare(&["doctor", "--backend", "nonsense"]);
     broken.env("FANFARE_SERVER", "http://127.0.0.1:9");
