@@ -227,7 +227,7 @@ impl Telemetry {
     }
 
     /// The counters of a subscription; the same ones when it is started again.
-    pub(crate) fn consuming(&self, name: &SubscriptionName) -> Arc<Consuming> {
+    pub fn consuming(&self, name: &SubscriptionName) -> Arc<Consuming> {
         let mut consuming = self.consuming.lock();
         if let Some((_, found)) = consuming.iter().find(|(known, _)| known == name) {
             return Arc::clone(found);
@@ -238,7 +238,7 @@ impl Telemetry {
     }
 
     /// Forgets a subscription that is gone for good.
-    pub(crate) fn forget(&self, name: &SubscriptionName) {
+    pub fn forget(&self, name: &SubscriptionName) {
         self.consuming.lock().retain(|(known, _)| known != name);
     }
 

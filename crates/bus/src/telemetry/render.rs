@@ -190,6 +190,8 @@ fn labelled(text: &mut Text, telemetry: &Telemetry) {
             text.sample(name, &labels(*label), counters.published.get());
         }
     }
+    // What was only published here would fill the text with zeros.
+    all.retain(|(_, counters)| STATUSES.iter().any(|(_, read)| read(counters).get() > 0));
     for name in [
         "fanfare_events_processed_total",
         "eventbroker_events_processed_total",
