@@ -7,7 +7,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fanfare::core::backend::Backend;
 use fanfare::core::clock::Clock;
-use fanfare::core::consumer::{Consumer, Member, MemberKind};
 use fanfare::core::error::Result;
 use fanfare::core::history::History;
 use fanfare::core::subscription::SubscriptionName;
@@ -19,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::ServerConfig;
 use crate::http::problem::{Code, Problem};
+use crate::member::Member;
 use fanfare::bus::Bus;
 
 /// Cheap to clone; the state of the router.
@@ -36,8 +36,7 @@ struct Inner {
     publishing: Arc<Semaphore>,
     tails: Arc<Semaphore>,
     pulls: Arc<Semaphore>,
-    /// One external member per subscription that anybody pulls from.
-    consumers: Mutex<BTreeMap<SubscriptionName, Arc<dyn Consumer>>>,
+    members: Mutex<BTreeMap<SubscriptionName, Arc<Member>>>,
 }
 
 /// Which work is bounded.
@@ -60,7 +59,7 @@ impl App {
             publishing: slots(config.limits.publishing),
             tails: slots(config.limits.tails),
             pulls: slots(config.limits.pulls),
-            consumers: Mutex::default(),
+            members: Mutex::default(),
             bus,
             config,
         }))
@@ -140,23 +139,18 @@ impl App {
         self.0.config.limits.pulls - self.0.pulls.available_permits()
     }
 
-    /// The member through which `name` is pulled over HTTP. It is never closed: its leases belong to
-    /// the clients and outlive this process.
-    pub(crate) async fn consumer(&self, name: &SubscriptionName) -> Result<Arc<dyn Consumer>> {
-        if let Some(known) = self.0.consumers.lock().get(name) {
+    /// The member through which `name` is pulled over HTTP.
+    pub(crate) async fn member(&self, name: &SubscriptionName) -> Result<Arc<Member>> {
+        if let Some(known) = self.0.members.lock().get(name) {
             return Ok(known.clone());
         }
-        let member = Member {
-            name: "http".into(),
-            kind: MemberKind::External,
-        };
-        let consumer = self.backend().consume(name, member).await?;
-        let mut consumers = self.0.consumers.lock();
-        Ok(consumers.entry(name.clone()).or_insert(consumer).clone())
+        let member = Arc::new(Member::join(self.bus(), name).await?);
+        let mut members = self.0.members.lock();
+        Ok(members.entry(name.clone()).or_insert(member).clone())
     }
 
     /// Forgets the member of a subscription that is gone.
-    pub(crate) fn forget_consumer(&self, name: &SubscriptionName) {
-        self.0.consumers.lock().remove(name);
+    pub(crate) fn forget_member(&self, name: &SubscriptionName) {
+        self.0.members.lock().remove(name);
     }
 }

@@ -8,6 +8,7 @@ mod app;
 mod config;
 mod connection;
 mod http;
+mod member;
 mod server;
 
 pub use config::{Limits, ServerConfig};

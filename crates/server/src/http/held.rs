@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use fanfare::core::consumer::Consumer;
 use fanfare::core::delivery::{Receipt, Settlement};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio_util::task::TaskTracker;
+
+use crate::member::Member;
 
 /// A body that knows whether it was written.
 pub(crate) struct Held {
@@ -31,23 +32,19 @@ enum Stage {
 
 struct Deliveries {
     tasks: TaskTracker,
-    consumer: Arc<dyn Consumer>,
+    member: Arc<Member>,
     receipts: Vec<Receipt>,
 }
 
 impl Held {
     /// Holds deliveries; dropped without being written, it releases them.
-    pub(crate) fn new(
-        tasks: TaskTracker,
-        consumer: Arc<dyn Consumer>,
-        receipts: Vec<Receipt>,
-    ) -> Self {
+    pub(crate) fn new(tasks: TaskTracker, member: Arc<Member>, receipts: Vec<Receipt>) -> Self {
         Self {
             rest: Bytes::new(),
             stage: Stage::Head,
             deliveries: (!receipts.is_empty()).then_some(Deliveries {
                 tasks,
-                consumer,
+                member,
                 receipts,
             }),
         }
@@ -102,7 +99,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let Some(Deliveries {
             tasks,
-            consumer,
+            member,
             receipts,
         }) = self.deliveries.take()
         else {
@@ -118,7 +115,7 @@ impl Drop for Held {
                 .into_iter()
                 .map(|receipt| (receipt, Settlement::Release))
                 .collect();
-            match consumer.settle(released).await {
+            match member.settle(released).await {
                 Ok(_) => tracing::debug!(count, "released what a client did not wait for"),
                 Err(error) => tracing::warn!(%error, count, "could not release"),
             }

@@ -250,6 +250,38 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_error_has_its_status() {
+        for (kind, code, status) in [
+            (ErrorKind::Invalid, "invalid", 422),
+            (ErrorKind::TooLarge, "too_large", 413),
+            (ErrorKind::NotFound, "not_found", 404),
+            (ErrorKind::Conflict, "conflict", 409),
+            (ErrorKind::Full, "full", 507),
+            (ErrorKind::Unknown, "outcome_unknown", 503),
+            (ErrorKind::Unavailable, "unavailable", 503),
+            (ErrorKind::Timeout, "unavailable", 503),
+            (ErrorKind::Late, "conflict", 409),
+            (ErrorKind::Closed, "draining", 503),
+            (ErrorKind::Unsupported, "unsupported", 501),
+            (ErrorKind::Unauthorized, "unavailable", 503),
+            (ErrorKind::Forbidden, "unavailable", 503),
+            (ErrorKind::Locked, "unavailable", 503),
+            (ErrorKind::Corrupt, "storage", 500),
+            (ErrorKind::Storage, "storage", 500),
+            (ErrorKind::Handler, "internal", 500),
+            (ErrorKind::Gone, "gone", 410),
+            (ErrorKind::Internal, "internal", 500),
+        ] {
+            let problem = Problem::from(Error::new(kind, "it failed"));
+            assert_eq!(problem.code().as_str(), code, "{kind:?}");
+            let response = problem.into_response();
+            assert_eq!(response.status().as_u16(), status, "{kind:?}");
+            let waits = response.headers().contains_key("retry-after");
+            assert_eq!(waits, status == 503, "{kind:?}");
+        }
+    }
+
+    #[test]
     fn a_cause_is_never_sent() {
         let error = Error::new(ErrorKind::Storage, "the write failed")
             .because(std::io::Error::other("redis://:hunter2@host"));

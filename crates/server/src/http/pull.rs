@@ -61,27 +61,27 @@ async fn pull(
     let wait = body.read("wait", |text| wait(text, longest));
     body.finish()?;
     let _slot = app.slot(Slot::Pull)?;
-    let consumer = app.consumer(&name).await?;
+    let member = app.member(&name).await?;
     let received = tokio::select! {
-        received = consumer.receive(max, wait.unwrap_or_default()) => received,
+        received = member.receive(max, wait.unwrap_or_default()) => received,
         // A waiting pull is answered when the server goes.
         () = app.draining().cancelled() => Ok(Vec::new()),
     };
     let deliveries = match received {
         Ok(deliveries) => deliveries,
         Err(error) => {
-            app.forget_consumer(&name);
+            app.forget_member(&name);
             return Err(error.into());
         }
     };
     let receipts: Vec<Receipt> = deliveries.iter().map(|d| d.receipt).collect();
     // From here on whatever goes wrong releases all of them.
-    let held = Held::new(app.tasks().clone(), consumer.clone(), receipts.clone());
+    let held = Held::new(app.tasks().clone(), member.clone(), receipts.clone());
     let (body, written) = write(&name, &deliveries, app.config().limits.answer_bytes)?;
     let too_many = receipts.get(written..).unwrap_or_default();
     if !too_many.is_empty() {
         let released = too_many.iter().map(|r| (*r, Settlement::Release));
-        consumer.settle(released.collect()).await?;
+        member.settle(released.collect()).await?;
     }
     let held = held.with_body(body);
     Ok(render::json(StatusCode::OK, Body::new(held)))

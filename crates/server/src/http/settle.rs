@@ -116,7 +116,7 @@ async fn settle(
     let settled = if settlements.is_empty() {
         Vec::new()
     } else {
-        app.consumer(&name).await?.settle(settlements).await?
+        app.member(&name).await?.settle(settlements).await?
     };
     answer(&name, tokens, settled)
 }
@@ -140,8 +140,8 @@ async fn extend(
     let extended = if receipts.is_empty() {
         Vec::new()
     } else {
-        let consumer = app.consumer(&name).await?;
-        consumer
+        let member = app.member(&name).await?;
+        member
             .extend(&receipts, lease.unwrap_or(spec.lease))
             .await?
     };

@@ -256,7 +256,8 @@ async fn delete(
     params.finish()?;
     let force = force.unwrap_or(false);
     app.backend().admin().delete(&name, force).await?;
-    app.forget_consumer(&name);
+    app.forget_member(&name);
+    app.bus().telemetry().forget(&name);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

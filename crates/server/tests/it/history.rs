@@ -67,6 +67,18 @@ async fn every_filter_filters() {
 }
 
 #[tokio::test]
+async fn a_page_holds_a_hundred_unless_told_otherwise() {
+    let server = start().await;
+    let batch = vec![json!({ "type": "a" }); 250];
+    server.call("/v1/events", batch.into()).await;
+    for (query, expected) in [("", 100), ("?limit=150", 150), ("?limit=1000", 250)] {
+        let page = server.read(&format!("/v1/events{query}")).await;
+        assert_eq!(page["events"].as_array().unwrap().len(), expected);
+        assert_eq!(page["next"].is_null(), expected == 250);
+    }
+}
+
+#[tokio::test]
 async fn bad_queries_name_every_violation() {
     let server = start().await;
     let path = "/v1/events?type=a..b&limit=0&status=x&order=up&since=never&tpye=a";

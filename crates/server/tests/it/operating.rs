@@ -137,6 +137,32 @@ async fn metrics_have_our_names_and_system_c_s() {
 }
 
 #[tokio::test]
+async fn what_clients_elsewhere_do_is_counted_like_handlers_here() {
+    let server = start().await;
+    server.subscribe("s", "a").await;
+    for _ in 0..3 {
+        server.publish(json!({ "type": "a" })).await;
+    }
+    let pulled = server.pull("s", 3).await;
+    server.settle("s", "ack", &pulled[..2]).await;
+    server.settle("s", "ack", &pulled[..1]).await;
+    server.settle("s", "dead_letter", &pulled[2..]).await;
+    let text = server.get("/metrics").send().await.unwrap();
+    let text = text.text().await.unwrap();
+    for line in [
+        "fanfare_deliveries_total{subscription=\"s\"} 3",
+        "fanfare_settlements_total{subscription=\"s\",outcome=\"ack\"} 2",
+        "fanfare_settlements_total{subscription=\"s\",outcome=\"dead_letter\"} 1",
+        "fanfare_settlements_refused_total{subscription=\"s\"} 1",
+    ] {
+        assert!(text.lines().any(|l| l == line), "no line {line} in\n{text}");
+    }
+    answer(server.delete("/v1/subscriptions/s?force=true"), 204).await;
+    let text = server.get("/metrics").send().await.unwrap();
+    assert!(!text.text().await.unwrap().contains("subscription=\"s\""));
+}
+
+#[tokio::test]
 async fn the_status_page_is_plain_html_without_inline_code() {
     let server = start().await;
     server.subscribe("s", "a.**").await;
