@@ -13,6 +13,7 @@ mod handle;
 mod history;
 mod lease;
 mod order;
+mod park;
 mod pattern;
 mod publish;
 mod restart;
@@ -36,6 +37,7 @@ const TOPICS: &[&[Case]] = &[
     crash::CASES,
     retry::CASES,
     order::CASES,
+    park::CASES,
     handle::CASES,
     wait::CASES,
     dead_letter::CASES,

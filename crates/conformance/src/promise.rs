@@ -119,7 +119,7 @@ pub const PROMISES: &[Promise] = &[
         "undecodable input is kept",
         "Input that is no event never blocks and is never dropped: it becomes a dead letter with its \
          raw bytes.",
-        "no backend so far lets others write to its stream (`foreign_input = false`)",
+        "the suite cannot write to a stream past its backend yet",
     ),
     promise(
         13,
@@ -160,7 +160,7 @@ pub const PROMISES: &[Promise] = &[
         "a broker may go away",
         "Publishing waits up to its deadline and fails; subscriptions reconnect by themselves and \
          lose nothing; a lost stream is recreated and its loss reported once.",
-        "no backend so far has a broker",
+        "the suite cannot stop a broker yet",
     ),
     promise(
         19,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use fanfare_core::capability::Capabilities;
 use serde::Serialize;
 
 use crate::promise::PROMISES;
@@ -12,6 +13,8 @@ use crate::promise::PROMISES;
 pub struct Report {
     /// The target's name.
     pub target: String,
+    /// What the backend says of itself; none when it could not be opened.
+    pub capabilities: Option<Capabilities>,
     /// How many cases passed.
     pub passed: usize,
     /// How many failed.
@@ -63,6 +66,7 @@ pub enum Outcome {
 impl Report {
     pub(crate) fn new(
         target: String,
+        capabilities: Option<Capabilities>,
         seed: u64,
         took: Duration,
         mut cases: Vec<CaseReport>,
@@ -73,6 +77,7 @@ impl Report {
         };
         Self {
             target,
+            capabilities,
             passed: count(|o| matches!(o, Outcome::Passed)),
             failed: count(|o| matches!(o, Outcome::Failed { .. })),
             not_offered: count(|o| matches!(o, Outcome::NotOffered { .. })),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fanfare_core::capability::Capabilities;
 use fanfare_core::clock::Clock;
 use futures::{FutureExt, StreamExt, stream};
 use uuid::Uuid;
@@ -72,7 +73,25 @@ pub async fn run(target: Arc<dyn Target>, options: Options) -> Report {
         .buffer_unordered(options.concurrency.max(1))
         .collect::<Vec<_>>()
         .await;
-    Report::new(target.name(), seed, clock.now().since(started), reports)
+    let capabilities = capabilities(&*target, &clock, &options, seed).await;
+    let took = clock.now().since(started);
+    Report::new(target.name(), capabilities, seed, took, reports)
+}
+
+async fn capabilities(
+    target: &dyn Target,
+    clock: &Clock,
+    options: &Options,
+    seed: u64,
+) -> Option<Capabilities> {
+    let backend = target.open(&format!("suite_{seed:016x}")).await.ok()?;
+    let capabilities = backend.capabilities();
+    // A backend that does not close has failed its cases already.
+    tokio::select! {
+        _ = backend.close() => {}
+        () = clock.sleep(options.patience) => {}
+    }
+    Some(capabilities)
 }
 
 /// The body of [`suite!`](crate::suite): runs all, prints the report and panics when a case failed.

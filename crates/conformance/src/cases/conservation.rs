@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanfare_core::admin::{Counts, SeekTo};
 use fanfare_core::dead_letter::{DeadLetterFilter, Selection};
 use fanfare_core::delivery::{Delivery, Settled, Settlement};
-use fanfare_core::pattern::PatternSet;
+use fanfare_core::pattern::{Pattern, PatternSet};
 use futures::future::join_all;
 
 use crate::case::{Verdict, cases, require, require_eq};
@@ -15,6 +15,7 @@ use crate::stage::{Seat, Stage, dead, ordered, retry, spec};
 cases! { "conservation";
     counts_tell_where_every_delivery_is: 22;
     the_books_balance_after_every_random_step: 22, Audit;
+    counts_are_exact_after_every_random_step: 22;
     the_books_balance_under_order: 22, Audit;
     the_books_balance_after_many_members_worked_at_once: 22, Audit;
     each_subscription_has_its_own_books: 22, Audit;
@@ -67,11 +68,19 @@ struct Walk<'a> {
     held: Vec<Delivery>,
     /// Events published and letters redriven: after a seek a redriven letter is one delivery more.
     begun: u64,
+    patterns: PatternSet,
+    /// What the counts must be, without what is in flight or waits. Holds until the first seek.
+    counts: Counts,
+    seeks: bool,
 }
 
 impl<'a> Walk<'a> {
     fn new(stage: &'a Stage, seat: Seat) -> Self {
+        let everything = Pattern::everything().into();
         Self {
+            patterns: everything,
+            counts: Counts::default(),
+            seeks: true,
             stage,
             seat,
             random: stage.random(),
@@ -91,7 +100,8 @@ impl<'a> Walk<'a> {
             }
             45..85 => self.settle().await,
             85..97 => self.mend().await,
-            _ => self.operate().await,
+            97 => self.seek().await,
+            _ => self.change_patterns().await,
         }
     }
 
@@ -107,6 +117,7 @@ impl<'a> Walk<'a> {
             let key = ["a", "b", "c", "d"];
             let key = self.random.pick(&key).copied().unwrap_or("a");
             let event = crate::stage::event(event_type)?.key(key).build()?;
+            self.counts.published += u64::from(self.patterns.matches(event.event_type()));
             self.stage.publish(&[event]).await?;
             self.begun += 1;
         }
@@ -127,7 +138,17 @@ impl<'a> Walk<'a> {
                 _ => retry(Duration::from_hours(1)),
             };
             let again = self.random.chance(10);
-            self.seat.try_settle(delivery.receipt, settlement).await?;
+            let settled = self
+                .seat
+                .try_settle(delivery.receipt, settlement.clone())
+                .await?;
+            let once = u64::from(settled == Settled::Done);
+            match settlement {
+                Settlement::Ack => self.counts.acknowledged += once,
+                Settlement::Drop => self.counts.dropped += once,
+                Settlement::DeadLetter { .. } => self.counts.dead += once,
+                Settlement::Retry { .. } | Settlement::Release => {}
+            }
             if again {
                 let settled = self
                     .seat
@@ -146,32 +167,50 @@ impl<'a> Walk<'a> {
         let page = letters.list(&filter, None, some).await?;
         let ids = Selection::Ids(page.items.into_iter().map(|letter| letter.id).collect());
         if self.random.chance(70) {
-            self.begun += letters.redrive(&ids, 10).await?.done;
+            let redriven = letters.redrive(&ids, 10).await?.done;
+            self.begun += redriven;
+            self.counts.dead = self.counts.dead.saturating_sub(redriven);
         } else {
-            letters.discard(&ids).await?;
+            let discarded = letters.discard(&ids).await?.done;
+            self.counts.dead = self.counts.dead.saturating_sub(discarded);
+            self.counts.dropped += discarded;
         }
         Ok(())
     }
 
-    async fn operate(&mut self) -> Verdict {
+    async fn change_patterns(&mut self) -> Verdict {
+        let sets = [["orders.*"], ["users.*"], ["**"]];
+        let set = self.random.pick(&sets).copied().unwrap_or(["**"]);
+        self.patterns = PatternSet::parse(set)?;
         let admin = self.stage.backend.admin();
-        let name = self.seat.subscription.clone();
-        if self.random.chance(50) {
-            let sets = [["orders.*"], ["users.*"], ["**"]];
-            let set = self.random.pick(&sets).copied().unwrap_or(["**"]);
-            admin.set_patterns(&name, PatternSet::parse(set)?).await?;
-        } else if self.stage.backend.capabilities().seek {
-            let to = match self.random.below(3) {
-                0 => SeekTo::Earliest,
-                1 => SeekTo::Latest,
-                _ => match self.random.pick(&self.held) {
-                    Some(delivery) => SeekTo::After(delivery.position),
-                    None => SeekTo::Latest,
-                },
-            };
-            admin.seek(&name, &to, false).await?;
+        let name = &self.seat.subscription;
+        Ok(admin.set_patterns(name, self.patterns.clone()).await?)
+    }
+
+    async fn seek(&mut self) -> Verdict {
+        if !self.seeks || !self.stage.backend.capabilities().seek {
+            return Ok(());
         }
+        let to = match self.random.below(3) {
+            0 => SeekTo::Earliest,
+            1 => SeekTo::Latest,
+            _ => match self.random.pick(&self.held) {
+                Some(delivery) => SeekTo::After(delivery.position),
+                None => SeekTo::Latest,
+            },
+        };
+        let admin = self.stage.backend.admin();
+        admin.seek(&self.seat.subscription, &to, false).await?;
         Ok(())
+    }
+
+    /// What the counts must be now; only of a walk that never seeks.
+    fn expected(&self) -> Counts {
+        let mut expected = self.counts;
+        expected.in_flight = self.held.len() as u64;
+        let over = expected.acknowledged + expected.dropped + expected.dead;
+        expected.waiting = expected.published.saturating_sub(over + expected.in_flight);
+        expected
     }
 }
 
@@ -195,6 +234,18 @@ async fn walk(stage: &Stage, seat: Seat, steps: usize) -> Verdict {
 async fn the_books_balance_after_every_random_step(stage: &Stage) -> Verdict {
     let seat = stage.join_new("all", "**").await?;
     walk(stage, seat, 300).await
+}
+
+async fn counts_are_exact_after_every_random_step(stage: &Stage) -> Verdict {
+    let seat = stage.join_new("all", "**").await?;
+    let mut walk = Walk::new(stage, seat);
+    walk.seeks = false;
+    for _ in 0..400 {
+        walk.step().await?;
+        let counts = stage.counts(&walk.seat.subscription).await?;
+        require_eq!(counts, walk.expected(), "counts");
+    }
+    Ok(())
 }
 
 async fn the_books_balance_under_order(stage: &Stage) -> Verdict {

@@ -25,6 +25,7 @@ cases! { "enqueue";
     an_unknown_outcome_is_said_and_safe_to_repeat: 2, Dedup;
     a_batch_is_answered_per_event_through_the_bus: 3;
     a_refused_event_never_reaches_the_backend: 6;
+    every_mistake_in_a_subscription_is_named: 6;
 }
 
 /// The connection in front of a backend, in the hands of a case.
@@ -199,6 +200,26 @@ async fn a_refused_event_never_reaches_the_backend(stage: &Stage) -> Verdict {
     require_kind!(bus.publish_all(batch).await, TooLarge);
     let reached = line.publishes.load(Ordering::Relaxed);
     require_eq!(reached, 0, "publishes that reached the backend");
+    bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn every_mistake_in_a_subscription_is_named(stage: &Stage) -> Verdict {
+    let bus = stage.bus()?;
+    let builder = bus
+        .subscribe("a name!", ["orders..placed"])
+        .lease(Duration::ZERO);
+    let error = require_kind!(builder.handle(|| async {}).await, Invalid);
+    require_eq!(
+        error.violations().len(),
+        3,
+        "mistakes named of name, pattern and lease"
+    );
+    require_eq!(
+        stage.backend.admin().list().await?.len(),
+        0,
+        "subscriptions"
+    );
     bus.shutdown(stage.patience).await?;
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Order by key, for backends whose members share the keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fanfare_core::delivery::{Delivery, Settled, Settlement};
@@ -141,34 +141,74 @@ async fn events_without_a_key_do_not_wait_for_each_other(stage: &Stage) -> Verdi
 
 /// Knows which event of each key must be next, from nothing but what was received and settled.
 #[derive(Default)]
-struct Checker {
+pub(super) struct Checker {
     next: BTreeMap<String, u64>,
-    settled: usize,
+    /// Keys that wait behind a dead letter; none where they go on.
+    parked: Option<BTreeSet<String>>,
+    pub(super) settled: usize,
 }
 
 impl Checker {
+    /// For a subscription whose keys park.
+    pub(super) fn parking() -> Self {
+        Self {
+            parked: Some(BTreeSet::new()),
+            ..Self::default()
+        }
+    }
+
     /// A delivery came: nothing of its key before it may be unsettled, nothing may come again.
-    fn came(&self, delivery: &Delivery) -> Verdict {
+    pub(super) fn came(&self, delivery: &Delivery) -> Verdict {
         let (key, number) = place(delivery)?;
         let next = self.next.get(&key).copied().unwrap_or(0);
         require_eq!(number, next, "event of key {key}");
+        let parked = self
+            .parked
+            .as_ref()
+            .is_some_and(|parked| parked.contains(&key));
+        require!(!parked, "event {number} of parked key {key} came");
         Ok(())
     }
 
-    fn answered(&mut self, delivery: &Delivery, with: &Settlement, settled: Settled) -> Verdict {
-        let ends = matches!(
-            with,
-            Settlement::Ack | Settlement::Drop | Settlement::DeadLetter { .. }
-        );
-        if settled == Settled::Done && ends {
-            *self.next.entry(place(delivery)?.0).or_default() += 1;
-            self.settled += 1;
+    pub(super) fn answered(
+        &mut self,
+        delivery: &Delivery,
+        with: &Settlement,
+        settled: Settled,
+    ) -> Verdict {
+        if settled != Settled::Done {
+            return Ok(());
+        }
+        let key = place(delivery)?.0;
+        match (with, &mut self.parked) {
+            (Settlement::DeadLetter { .. }, Some(parked)) => {
+                parked.insert(key);
+            }
+            (Settlement::Ack | Settlement::Drop | Settlement::DeadLetter { .. }, _) => {
+                self.goes_on(key);
+            }
+            (Settlement::Retry { .. } | Settlement::Release, _) => {}
         }
         Ok(())
     }
+
+    /// The dead letter that the key was parked behind came back, or was discarded.
+    pub(super) fn unparked(&mut self, key: &str, discarded: bool) {
+        if let Some(parked) = &mut self.parked {
+            parked.remove(key);
+        }
+        if discarded {
+            self.goes_on(key.to_owned());
+        }
+    }
+
+    fn goes_on(&mut self, key: String) {
+        *self.next.entry(key).or_default() += 1;
+        self.settled += 1;
+    }
 }
 
-fn any_settlement(random: &mut Random) -> Option<Settlement> {
+pub(super) fn any_settlement(random: &mut Random) -> Option<Settlement> {
     Some(match random.below(100) {
         0..60 => Settlement::Ack,
         60..66 => Settlement::Drop,

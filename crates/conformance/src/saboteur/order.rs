@@ -31,6 +31,7 @@ saboteurs! {
     ];
     NeverParks: 11, "lets a key go on that is to wait behind its dead letter" => [
         "order::a_key_parks_behind_its_dead_letter",
+        "park::parked_keys_keep_their_order_whatever_is_redriven_or_discarded",
         "order::a_parked_key_goes_on_after_a_redrive",
     ];
     ParksAlways: 11, "lets a key wait that is to go on after its dead letter" => [
