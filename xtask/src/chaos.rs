@@ -217,3 +217,24 @@ fn deaths(
 fn home() -> PathBuf {
     crate::root().join("target/chaos")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn what_is_not_asked_for_is_not_done() {
+        let counts = |words: &str| {
+            let words: Vec<&str> = words.split(' ').collect();
+            parse(&words)
+                .map(|options| (options.kills, options.cuts))
+                .ok()
+        };
+        assert_eq!(counts("sqlite --kills 5"), Some((5, 0)));
+        assert_eq!(counts("sqlite --cuts 5 --resume"), Some((0, 5)));
+        assert_eq!(counts("sqlite"), Some((100, 100)));
+        assert_eq!(counts("sqlite --kills many"), None);
+        assert_eq!(counts("--kills 5"), None);
+        assert_eq!(counts("redis"), None);
+    }
+}
