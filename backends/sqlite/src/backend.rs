@@ -180,9 +180,10 @@ impl Backend for SqliteBackend {
                 live.cursor.release_member(member);
             }
         }
+        // The last connection to close tidies up: that has to be the writer's.
+        self.inner.readers.close();
         self.inner.queue.close().await;
         self.inner.running.clear();
-        self.inner.readers.close();
         Ok(())
     }
 }

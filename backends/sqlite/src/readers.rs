@@ -47,7 +47,7 @@ impl Readers {
             };
             let answer = read(&db);
             // After an error the connection may hold on to what it saw: the next one is fresh.
-            if answer.is_ok() {
+            if answer.is_ok() && !turn.semaphore().is_closed() {
                 idle.lock().push(db);
             }
             drop(turn);

@@ -50,6 +50,9 @@ pub(crate) struct Live {
     pub(crate) redriven: BTreeMap<u64, i64>,
     /// Events read from disk ahead of the frontier.
     pub(crate) ahead: Ahead,
+    /// How many events are its own above the first and up to the second position, both ends of blocks
+    /// or its base: counted once.
+    pub(crate) counted: Option<(u64, u64, u64)>,
     letters_gone: Vec<i64>,
     kinds: Kinds,
 }
@@ -107,6 +110,7 @@ impl Live {
             embedded: Vec::new(),
             redriven: BTreeMap::new(),
             ahead: Ahead::default(),
+            counted: None,
             letters_gone: Vec::new(),
             kinds: Kinds::default(),
         }

@@ -344,6 +344,11 @@ impl Writer {
         self.stream.close();
         if self.failed.is_none() {
             self.write_all_cursors();
+            // Even if a reader is still busy, the database alone is then the whole stream.
+            let mode = CheckpointMode::TRUNCATE;
+            if let Err(e) = self.db.wal_checkpoint_v2(DEFAULT_NAME, mode) {
+                tracing::debug!(error = %e, "the write-ahead log stays for the next start");
+            }
         }
         batch.refuse_all(&error::closed());
         // The last connection copies the write-ahead log and removes it, unless a write failed.

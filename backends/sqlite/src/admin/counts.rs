@@ -20,7 +20,7 @@ pub(crate) fn of(
     let live = &mut *subscription.live.lock();
     let place = live.cursor.place();
     let open = live.cursor.tally();
-    let kept = matching(db, stream, live, place.base.max(stream.trimmed()), head)?;
+    let kept = kept(db, stream, live, place.base.max(stream.trimmed()), head)?;
     let above = matching(db, stream, live, place.frontier, head)?;
     let closed = place.closed;
     Ok(Counts {
@@ -31,6 +31,28 @@ pub(crate) fn of(
         in_flight: live.cursor.in_flight(),
         waiting: live.cursor.waiting() + above,
     })
+}
+
+/// Like [`matching`], but blocks that are complete are counted only once. What matched keeps matching:
+/// other patterns hold for later events only.
+fn kept(
+    db: &Connection,
+    stream: &Stream,
+    live: &mut Live,
+    base: u64,
+    head: u64,
+) -> rusqlite::Result<u64> {
+    let (from, mut total) = match live.counted {
+        Some((counted_from, upto, total)) if counted_from == base => (upto, total),
+        _ => (base, 0),
+    };
+    let complete = block_range(block_of(head)).start().saturating_sub(1);
+    if complete > from {
+        total += matching(db, stream, live, from, complete)?;
+        live.counted = Some((base, complete, total));
+        return Ok(total + matching(db, stream, live, complete, head)?);
+    }
+    Ok(total + matching(db, stream, live, from, head)?)
 }
 
 /// How many events above `after` and up to `last`, at most the head, are the subscription's.

@@ -15,7 +15,7 @@ use crate::tail::Entry;
 /// The most events that one read brings.
 const EVENTS: usize = 1_024;
 /// About the most bytes of events that one read brings.
-const BYTES: usize = 4 * 1024 * 1024;
+const BYTES: usize = 1024 * 1024;
 /// The most rows that one read looks at.
 const ROWS: u64 = 65_536;
 
