@@ -45,14 +45,22 @@ impl Stage {
     /// Waits until `subscription` has nothing unsettled and ends the bus: only then is every
     /// settlement answered, and what it left can be looked at.
     async fn settled(&self, bus: &Bus, subscription: &Subscription) -> Verdict {
+        self.all_settled(bus, std::slice::from_ref(subscription))
+            .await
+    }
+
+    /// The same for several subscriptions of one bus.
+    async fn all_settled(&self, bus: &Bus, subscriptions: &[Subscription]) -> Verdict {
         let until = self.clock.now() + self.patience;
-        let name = subscription.name();
-        while self.counts(name).await?.unsettled() > 0 {
-            require!(
-                self.clock.now() < until,
-                "{name} does not settle everything"
-            );
-            self.clock.sleep(Duration::from_millis(5)).await;
+        for subscription in subscriptions {
+            let name = subscription.name();
+            while self.counts(name).await?.unsettled() > 0 {
+                require!(
+                    self.clock.now() < until,
+                    "{name} does not settle everything"
+                );
+                self.clock.sleep(Duration::from_millis(5)).await;
+            }
         }
         bus.shutdown(self.patience).await?;
         Ok(())
@@ -334,9 +342,7 @@ async fn an_event_without_a_route_ends_as_the_subscription_says(stage: &Stage) -
     }
     stage.publish_many("orders.placed", 2).await?;
     stage.publish_many("orders.gone", 1).await?;
-    for subscription in &subscriptions {
-        stage.settled(&bus, subscription).await?;
-    }
+    stage.all_settled(&bus, &subscriptions).await?;
     require_eq!(stage.only_letter().await?.reason, "unhandled", "reason");
     for (subscription, expected) in subscriptions.iter().zip([(3, 0), (2, 1)]) {
         let counts = stage.counts(subscription.name()).await?;
