@@ -4,7 +4,7 @@
 use std::pin::Pin;
 
 use crate::Outcome;
-use crate::measure::Sample;
+use crate::measure::{Sample, latencies};
 use crate::report::{Report, grouped};
 
 type Running = Pin<Box<dyn Future<Output = Outcome<Sample>>>>;
@@ -40,12 +40,10 @@ pub(crate) async fn compare(
             samples.push((contender.run)().await?);
         }
     }
-    let mut floor = None;
     let mut rows = Vec::new();
-    for (contender, samples) in contenders.iter().zip(&mut samples) {
-        samples.sort_by(|a, b| a.rate().total_cmp(&b.rate()));
-        let floor = *floor.get_or_insert_with(|| median(samples));
-        rows.push(row(contender.name, samples, floor));
+    for (contender, own) in contenders.iter().zip(&samples) {
+        let ratio = samples.first().map_or(1.0, |floor| ratio(own, floor));
+        rows.push(row(contender.name, own, ratio));
     }
     report.say(&format!("**{title}**"));
     let head = [
@@ -63,30 +61,42 @@ pub(crate) async fn compare(
     Ok(())
 }
 
-fn median(samples: &[Sample]) -> f64 {
-    samples.get(samples.len() / 2).map_or(0.0, Sample::rate)
+/// The median over the repetitions of how fast one was against the floor beside it: a minute in
+/// which the machine was busy slows both.
+fn ratio(own: &[Sample], floor: &[Sample]) -> f64 {
+    let pairs = own.iter().zip(floor);
+    middle(
+        pairs
+            .map(|(own, floor)| own.rate() / floor.rate())
+            .collect(),
+    )
 }
 
-fn row(name: &str, samples: &[Sample], floor: f64) -> Vec<String> {
-    let rate = median(samples);
-    let mut all = crate::measure::latencies();
-    for sample in samples {
-        // The same bounds on both sides: adding cannot fail.
-        let _ = all.add(&sample.latencies);
+fn middle(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn row(name: &str, samples: &[Sample], ratio: f64) -> Vec<String> {
+    let mut all = latencies();
+    for nanos in samples
+        .iter()
+        .flat_map(|sample| sample.latencies.iter().flatten())
+    {
+        all.saturating_record(*nanos);
     }
     let percentile = |p: f64| match all.len() {
         0 => "-".to_owned(),
         _ => format!("{:.0}", all.value_at_percentile(p) as f64 / 1e3),
     };
-    let cpu = samples
-        .get(samples.len() / 2)
-        .map_or(0.0, Sample::cpu_per_event);
+    let rates: Vec<f64> = samples.iter().map(Sample::rate).collect();
+    let cpu = middle(samples.iter().map(Sample::cpu_per_event).collect());
     vec![
         name.to_owned(),
-        grouped(rate),
-        grouped(samples.first().map_or(0.0, Sample::rate)),
-        grouped(samples.last().map_or(0.0, Sample::rate)),
-        format!("{:.2}", rate / floor),
+        grouped(middle(rates.clone())),
+        grouped(rates.iter().copied().fold(f64::INFINITY, f64::min)),
+        grouped(rates.iter().copied().fold(0.0, f64::max)),
+        format!("{ratio:.2}"),
         percentile(50.0),
         percentile(99.0),
         percentile(99.9),

@@ -36,7 +36,8 @@ pub(crate) struct Sample {
     pub(crate) events: u64,
     pub(crate) elapsed: Duration,
     pub(crate) cpu: Duration,
-    pub(crate) latencies: Latencies,
+    /// In nanoseconds, by caller; made into a histogram when nobody's time is taken.
+    pub(crate) latencies: Vec<Vec<u64>>,
 }
 
 impl Sample {
@@ -64,7 +65,7 @@ impl Run {
         }
     }
 
-    pub(crate) fn end(self, events: usize, latencies: Latencies) -> Sample {
+    pub(crate) fn end(self, events: usize, latencies: Vec<Vec<u64>>) -> Sample {
         Sample {
             events: events as u64,
             elapsed: self.watch.elapsed(),

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::Outcome;
 use crate::load::callers;
-use crate::measure::Sample;
+use crate::measure::{Run, Sample};
 
 /// The capacity of the channel, in events.
 const CAPACITY: usize = 1_024;
@@ -21,7 +21,7 @@ pub(crate) async fn run(publishers: usize, events: Vec<Event>) -> Outcome<Sample
             black_box(event.bytes().len());
         }
     });
-    let run = crate::measure::Run::begin();
+    let run = Run::begin();
     let sent = callers(publishers, events, move |event| {
         let sender = sender.clone();
         async move { Ok(sender.send(event).await?) }

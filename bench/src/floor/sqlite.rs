@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::group::{Group, Job};
 use crate::Outcome;
-use crate::measure::{Run, Sample, Watch, latencies};
+use crate::measure::{Run, Sample, Watch};
 
 /// How many rows one statement inserts, the most first.
 const SIZES: [usize; 3] = [64, 16, 1];
@@ -101,7 +101,7 @@ pub(crate) fn consume(dir: &Path, handle: impl Fn(&Event)) -> Outcome<Sample> {
     let db = connect(&path(dir))?;
     let event_type = EventType::parse("orders.order.placed")?;
     let run = Run::begin();
-    let mut taken = latencies();
+    let mut taken = Vec::new();
     let (mut position, mut count) = (0, 0);
     loop {
         let watch = Watch::start();
@@ -119,12 +119,12 @@ pub(crate) fn consume(dir: &Path, handle: impl Fn(&Event)) -> Outcome<Sample> {
             count += 1;
         }
         if count == before {
-            return Ok(run.end(count, taken));
+            return Ok(run.end(count, vec![taken]));
         }
         drop(rows);
         db.prepare_cached("UPDATE cursor SET pos = ?1 WHERE name = 'bench'")?
             .execute(params![position])?;
-        taken.saturating_record(crate::load::nanos(watch));
+        taken.push(crate::load::nanos(watch));
     }
 }
 
