@@ -24,8 +24,9 @@ type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
-  test     everything that must hold before a change lands: formatting, clippy, tidy,
-           all tests, a minute of chaos; needs the brokers' Debian packages
+  test [STEP..]
+           everything that must hold before a change lands, or only the steps named: brokers,
+           formatting, clippy, tidy, tests, chaos
   tidy     the rules of the house that no compiler checks
   brokers  the foreign brokers' programs: installs what is missing where that is allowed
   chaos BACKEND [--kills N] [--cuts N] [--seconds N] [--resume]
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
-        ["test"] => return suite::run(),
+        ["test", steps @ ..] => return suite::run(steps),
         ["tidy"] => tidy::run(),
         ["brokers"] => brokers::ensure().map(|note| println!("{note}")),
         ["chaos", options @ ..] => chaos::run(options),

@@ -34,12 +34,22 @@ const STEPS: [Step; 6] = [
     ("chaos", chaos),
 ];
 
-/// Runs every step and prints the summary.
-pub(crate) fn run() -> ExitCode {
+/// Runs every step, or only those in `named`, and prints the summary.
+pub(crate) fn run(named: &[&str]) -> ExitCode {
+    if let Some(stranger) = named
+        .iter()
+        .find(|name| STEPS.iter().all(|step| step.0 != **name))
+    {
+        eprintln!("there is no step {stranger}");
+        return ExitCode::FAILURE;
+    }
     let mut table = Vec::new();
     let mut total = Outcome::default();
     let all = Watchdog::over(LIMIT);
     for (name, step) in STEPS {
+        if !named.is_empty() && !named.contains(&name) {
+            continue;
+        }
         println!("\n=== {name}");
         let watch = Watchdog::over(all.left());
         let outcome = step(all.left()).unwrap_or_else(|error| {
