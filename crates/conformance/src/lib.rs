@@ -5,6 +5,7 @@
 //! A backend joins with one line in `tests/conformance.rs`: `fanfare_conformance::suite!(target)`.
 //! Processes that die and power that fails are not simulated here; `cargo xtask chaos` does that.
 
+pub mod broker;
 mod case;
 mod cases;
 mod promise;

@@ -1,0 +1,84 @@
+//! The options of the Redis backend.
+
+use std::time::Duration;
+
+use fanfare_core::clock::Clock;
+
+/// Server, stream, bounds and clock.
+#[derive(Clone)]
+pub struct RedisConfig {
+    /// `redis://user:password@host:port/database`, or `unix:` and a path.
+    pub url: String,
+    /// The stream's key. Everything else stands under `{stream}:ff:`.
+    pub stream: String,
+    /// The most bytes of frames kept; publishers get [`Full`](fanfare_core::ErrorKind::Full) when
+    /// nothing can be trimmed. 0: as much as the server has. Default 0.
+    pub max_bytes: u64,
+    /// How long events are kept after every subscription has settled them. Default 7 days.
+    pub retention: Duration,
+    /// How long the ids of published events are remembered at least. Default 10 minutes.
+    pub dedup_window: Duration,
+    /// The most ids remembered in each half of the window; a fuller half ends early. About 64 bytes
+    /// of the server's memory each. Default 1,000,000.
+    pub dedup_ids: usize,
+    /// The most bytes of data in one event. Default 16 MiB; the bus has its own, lower limit.
+    pub max_data_bytes: usize,
+    /// The most events in one frame. Default 1,000.
+    pub frame_events: usize,
+    /// The most bytes of one frame of several events. Default 256 KiB.
+    pub frame_bytes: usize,
+    /// The most publishes waiting for a flush. Default 10,000.
+    pub queue: usize,
+    /// The most bytes of recent frames held in memory for the subscriptions of this process.
+    /// Default 16 MiB.
+    pub cache_bytes: usize,
+    /// How long connecting may take. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long an answer may take. Default 10 s.
+    pub response_timeout: Duration,
+    /// How long a publish waits for a server that cannot be reached. Default 10 s.
+    pub publish_timeout: Duration,
+    /// Time, for what the server's own clock does not decide.
+    pub clock: Clock,
+}
+
+impl RedisConfig {
+    /// The defaults, on this server and stream.
+    pub fn new(url: impl Into<String>, stream: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            stream: stream.into(),
+            max_bytes: 0,
+            retention: Duration::from_hours(168),
+            dedup_window: Duration::from_mins(10),
+            dedup_ids: 1_000_000,
+            max_data_bytes: 16 << 20,
+            frame_events: 1_000,
+            frame_bytes: 256 << 10,
+            queue: 10_000,
+            cache_bytes: 16 << 20,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(10),
+            publish_timeout: Duration::from_secs(10),
+            clock: Clock::system(),
+        }
+    }
+
+    /// What every key but the stream begins with; it hashes to the stream's slot.
+    pub(crate) fn prefix(&self) -> String {
+        if self.stream.contains('{') {
+            format!("{}:ff:", self.stream)
+        } else {
+            format!("{{{}}}:ff:", self.stream)
+        }
+    }
+}
+
+impl std::fmt::Debug for RedisConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("RedisConfig")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
+}

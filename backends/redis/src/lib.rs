@@ -1,0 +1,27 @@
+//! The Redis backend: Streams for events, Lua scripts for everything that must happen at once.
+//!
+//! Events of one flush are one stream entry, a frame. Each subscription has a claim frontier and
+//! leases over ranges, kept beside the stream under `{stream}:ff:`, so that the cost is per batch.
+//! Every process reads the stream once, whatever the number of its subscriptions. Redis's own
+//! consumer groups are not used: they know neither patterns nor parts of a frame.
+
+mod admin;
+mod backend;
+mod config;
+mod connect;
+mod consume;
+mod dead_letters;
+mod error;
+mod frame;
+mod history;
+mod log;
+mod place;
+mod publish;
+mod retention;
+mod scripts;
+mod settle;
+mod state;
+mod subscription;
+
+pub use backend::RedisBackend;
+pub use config::RedisConfig;

@@ -1,0 +1,353 @@
+//! Reading the stream: one blocking reader per process keeps its newest frames in memory, wakes who
+//! waits for them, and passes on the wake-ups that scripts leave for other processes. Older frames
+//! are read in pages.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare_core::error::Result;
+use parking_lot::Mutex;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::{Notify, watch};
+
+use crate::connect::Wire;
+use crate::error::map;
+use crate::frame::{self, Slot};
+use crate::place::{end_of, entry_of, head_of, index_of, of_entry};
+
+/// Frames in one page.
+const PAGE: usize = 64;
+/// Entries in one blocking read.
+const READ: usize = 256;
+/// How long one blocking read waits.
+const BLOCK: Duration = Duration::from_secs(2);
+/// Between attempts to reach a server that is gone: the first pause and the longest.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The events of one stream entry.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// The position of the first.
+    pub(crate) head: u128,
+    pub(crate) slots: Vec<Slot>,
+    /// As stored.
+    pub(crate) bytes: usize,
+}
+
+impl Frame {
+    /// Its events after `position`.
+    pub(crate) fn after(&self, position: u128) -> impl Iterator<Item = (u128, &Slot)> {
+        let head = self.head;
+        let all = self.slots.iter().enumerate();
+        all.map(move |(index, slot)| (head | index as u128, slot))
+            .filter(move |(at, _)| *at > position)
+    }
+
+    pub(crate) fn get(&self, position: u128) -> Option<&Slot> {
+        self.slots.get(index_of(position))
+    }
+
+    /// The position of its last event.
+    pub(crate) fn last(&self) -> u128 {
+        self.head | (self.slots.len().saturating_sub(1)) as u128
+    }
+
+    fn read(entry: Entry) -> Option<Self> {
+        let (id, fields) = entry;
+        let head = of_entry(&id)?;
+        let mut pairs = fields.chunks_exact(2);
+        let body = pairs.find(|pair| pair.first().is_some_and(|name| name == b"f"));
+        let body = body.and_then(|pair| pair.get(1).cloned());
+        let bytes = Bytes::from(body.unwrap_or_else(|| fields.concat()));
+        let size = bytes.len();
+        let slots = match frame::decode(bytes.clone()) {
+            Ok(events) => events.into_iter().map(Slot::Event).collect(),
+            Err(_) => vec![Slot::Raw(bytes)],
+        };
+        Some(Self {
+            head,
+            slots,
+            bytes: size,
+        })
+    }
+}
+
+type Entry = (String, Vec<Vec<u8>>);
+type Streams = Option<Vec<(String, Vec<Entry>)>>;
+
+/// The newest frames, without a gap.
+#[derive(Debug, Default)]
+struct Cache {
+    /// Everything after it and up to the end is here.
+    from: u128,
+    frames: VecDeque<Arc<Frame>>,
+    bytes: usize,
+}
+
+impl Cache {
+    fn push(&mut self, frame: Arc<Frame>, most: usize) {
+        self.bytes += frame.bytes;
+        self.frames.push_back(frame);
+        while self.bytes > most && self.frames.len() > 1 {
+            if let Some(oldest) = self.frames.pop_front() {
+                self.bytes -= oldest.bytes;
+                self.from = end_of(oldest.head);
+            }
+        }
+    }
+
+    fn start(&self, position: u128) -> usize {
+        let head = head_of(position);
+        self.frames.partition_point(|frame| frame.head < head)
+    }
+}
+
+/// The stream as this process sees it.
+#[derive(Debug)]
+pub(crate) struct Log {
+    wire: Arc<Wire>,
+    cache: Mutex<Cache>,
+    /// Changes when frames were appended.
+    appended: watch::Sender<u64>,
+    waiting: Mutex<BTreeMap<String, Weak<Notify>>>,
+    /// Why the reader cannot read, while it cannot.
+    trouble: Mutex<Option<String>>,
+}
+
+impl Log {
+    /// Starts behind what is there now; the reader runs until `closed`.
+    pub(crate) async fn open(wire: Arc<Wire>, closed: watch::Receiver<bool>) -> Result<Arc<Self>> {
+        let stream = last_id(&wire, &wire.config.stream).await?;
+        let wakes = last_id(&wire, &wire.key("w")).await?;
+        let from = of_entry(&stream).filter(|head| *head > 0).map_or(0, end_of);
+        let log = Arc::new(Self {
+            wire,
+            cache: Mutex::new(Cache {
+                from,
+                ..Cache::default()
+            }),
+            appended: watch::Sender::new(0),
+            waiting: Mutex::default(),
+            trouble: Mutex::default(),
+        });
+        tokio::spawn(read(Arc::downgrade(&log), stream, wakes, closed));
+        Ok(log)
+    }
+
+    /// Changes when frames were appended.
+    pub(crate) fn appended(&self) -> watch::Receiver<u64> {
+        self.appended.subscribe()
+    }
+
+    /// Notified when a subscription may have something other than new events.
+    pub(crate) fn woken(&self, name: &str) -> Arc<Notify> {
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|_, notify| notify.strong_count() > 0);
+        if let Some(there) = waiting.get(name).and_then(Weak::upgrade) {
+            return there;
+        }
+        let notify = Arc::new(Notify::new());
+        waiting.insert(name.to_owned(), Arc::downgrade(&notify));
+        notify
+    }
+
+    /// Why the reader cannot read, if it cannot.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
+    /// Some frames with events after `position`, in order: none at the end of the stream.
+    pub(crate) async fn after(&self, position: u128) -> Result<Vec<Arc<Frame>>> {
+        {
+            let cache = self.cache.lock();
+            if position >= cache.from {
+                let frames = cache.frames.iter().skip(cache.start(position));
+                let later = frames.filter(|frame| frame.last() > position);
+                return Ok(later.take(PAGE).cloned().collect());
+            }
+        }
+        self.page(position).await
+    }
+
+    /// The same, from the server.
+    pub(crate) async fn page(&self, position: u128) -> Result<Vec<Arc<Frame>>> {
+        let mut from = entry_of(position);
+        if end_of(position) == position {
+            from.insert(0, '(');
+        }
+        let mut range = redis::cmd("XRANGE");
+        range.arg(&self.wire.config.stream).arg(from).arg("+");
+        range.arg("COUNT").arg(PAGE);
+        let entries: Vec<Entry> = self.wire.run(&range).await?;
+        Ok(frames(entries))
+    }
+
+    /// Frames that end before `position`, or hold it, newest first.
+    pub(crate) async fn page_before(&self, position: Option<u128>) -> Result<Vec<Arc<Frame>>> {
+        let mut range = redis::cmd("XREVRANGE");
+        let from = position.map_or_else(|| "+".to_owned(), entry_of);
+        range.arg(&self.wire.config.stream).arg(from).arg("-");
+        range.arg("COUNT").arg(PAGE);
+        let entries: Vec<Entry> = self.wire.run(&range).await?;
+        Ok(frames(entries))
+    }
+
+    /// The slots at these positions, as far as they are still there.
+    pub(crate) async fn find(&self, positions: &[u128]) -> Result<BTreeMap<u128, Slot>> {
+        let mut found = BTreeMap::new();
+        let mut heads = Vec::new();
+        {
+            let cache = self.cache.lock();
+            for position in positions {
+                let frame = cache.frames.get(cache.start(*position));
+                match frame.filter(|frame| frame.head == head_of(*position)) {
+                    Some(frame) => {
+                        let slot = frame.get(*position).map(|slot| (*position, slot.clone()));
+                        found.extend(slot);
+                    }
+                    None => heads.push(head_of(*position)),
+                }
+            }
+        }
+        heads.sort_unstable();
+        heads.dedup();
+        for some in heads.chunks(PAGE) {
+            let mut pipeline = redis::pipe();
+            for head in some {
+                let id = entry_of(*head);
+                pipeline.cmd("XRANGE").arg(&self.wire.config.stream).arg(&id).arg(&id);
+            }
+            let answers: Vec<Vec<Entry>> = self.wire.run_all(&pipeline).await?;
+            let frames = frames(answers.into_iter().flatten());
+            for position in positions {
+                let frame = frames.iter().find(|frame| frame.head == head_of(*position));
+                let slot = frame.and_then(|frame| frame.get(*position));
+                found.extend(slot.map(|slot| (*position, slot.clone())));
+            }
+        }
+        Ok(found)
+    }
+
+    fn append(&self, entries: Vec<Entry>) {
+        if entries.is_empty() {
+            return;
+        }
+        let most = self.wire.config.cache_bytes;
+        let mut cache = self.cache.lock();
+        for frame in frames(entries) {
+            cache.push(frame, most);
+        }
+        drop(cache);
+        self.appended.send_modify(|n| *n += 1);
+    }
+
+    fn wake(&self, name: Option<&str>) {
+        let waiting = self.waiting.lock();
+        let chosen = waiting.iter().filter(|(known, _)| name.is_none_or(|name| name == *known));
+        for notify in chosen.filter_map(|(_, notify)| notify.upgrade()) {
+            notify.notify_waiters();
+        }
+    }
+}
+
+fn frames(entries: impl IntoIterator<Item = Entry>) -> Vec<Arc<Frame>> {
+    let read = entries.into_iter().filter_map(Frame::read);
+    read.map(Arc::new).collect()
+}
+
+/// The id of the newest entry of a stream.
+async fn last_id(wire: &Wire, key: &str) -> Result<String> {
+    let mut newest = redis::cmd("XREVRANGE");
+    newest.arg(key).arg("+").arg("-").arg("COUNT").arg(1);
+    let entries: Vec<Entry> = wire.run(&newest).await?;
+    let id = entries.into_iter().next().map(|(id, _)| id);
+    Ok(id.unwrap_or_else(|| "0-0".to_owned()))
+}
+
+/// The reader. It ends with the log, or when the backend closes.
+async fn read(log: Weak<Log>, stream: String, wakes: String, mut closed: watch::Receiver<bool>) {
+    let mut last = (stream, wakes);
+    let mut pause = RECONNECT.0;
+    loop {
+        let Some(wire) = log.upgrade().map(|log| log.wire.clone()) else {
+            return;
+        };
+        let error = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => return,
+            error = read_on(&wire, &log, &mut last, &mut pause) => error,
+        };
+        let Some(log) = log.upgrade() else {
+            return;
+        };
+        if let Err(error) = error {
+            tracing::warn!(stream = wire.config.stream, %error, "cannot read the stream");
+            *log.trouble.lock() = Some(error.to_string());
+        }
+        drop(log);
+        tokio::select! {
+            _ = closed.wait_for(|closed| *closed) => return,
+            () = wire.config.clock.sleep(pause) => {}
+        }
+        pause = (pause * 2).min(RECONNECT.1);
+    }
+}
+
+/// Reads on one connection until it breaks.
+async fn read_on(
+    wire: &Wire,
+    log: &Weak<Log>,
+    last: &mut (String, String),
+    pause: &mut Duration,
+) -> Result<()> {
+    let mut connection = wire.blocking().await?;
+    if let Some(log) = log.upgrade() {
+        *log.trouble.lock() = None;
+        // Whatever happened meanwhile.
+        log.wake(None);
+    }
+    *pause = RECONNECT.0;
+    loop {
+        let answer = read_once(wire, &mut connection, last).await?;
+        let Some(log) = log.upgrade() else {
+            return Ok(());
+        };
+        for (key, entries) in answer.into_iter().flatten() {
+            let Some(newest) = entries.last().map(|(id, _)| id.clone()) else {
+                continue;
+            };
+            if key == wire.config.stream {
+                last.0 = newest;
+                log.append(entries);
+            } else {
+                last.1 = newest;
+                for (_, fields) in entries {
+                    let name = fields.get(1).and_then(|name| std::str::from_utf8(name).ok());
+                    log.wake(Some(name.unwrap_or_default()));
+                }
+            }
+        }
+    }
+}
+
+async fn read_once(
+    wire: &Wire,
+    connection: &mut MultiplexedConnection,
+    last: &(String, String),
+) -> Result<Streams> {
+    let mut command = redis::cmd("XREAD");
+    command.arg("BLOCK").arg(BLOCK.as_millis().to_string());
+    command.arg("COUNT").arg(READ).arg("STREAMS");
+    command.arg(&wire.config.stream).arg(wire.key("w"));
+    command.arg(&last.0).arg(&last.1);
+    let limit = BLOCK + wire.config.response_timeout;
+    tokio::select! {
+        answer = command.query_async::<Streams>(connection) => answer.map_err(map),
+        () = wire.config.clock.sleep(limit) => Err(fanfare_core::Error::new(
+            fanfare_core::ErrorKind::Unavailable,
+            "redis does not answer",
+        )),
+    }
+}

@@ -1,0 +1,56 @@
+//! The Lua scripts: what must happen at once happens in the server. Each begins with
+//! `common.lua`; those that touch leases with `lease.lua` too.
+
+use std::sync::LazyLock;
+
+/// A script and its hash.
+pub(crate) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    fn new(text: &'static str) -> Self {
+        let hash = redis::Script::new(text).get_hash().to_owned();
+        Self { text, hash }
+    }
+
+    pub(crate) fn text(&self) -> &'static str {
+        self.text
+    }
+
+    pub(crate) fn hash(&self) -> &str {
+        &self.hash
+    }
+}
+
+macro_rules! script {
+    ($name:ident: $($file:literal),+) => {
+        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(
+                include_str!("scripts/common.lua"),
+                $(include_str!(concat!("scripts/", $file, ".lua"))),+
+            ))
+        });
+    };
+}
+
+script!(PUBLISH: "publish");
+script!(CLAIM: "lease", "claim");
+script!(SETTLE: "lease", "settle");
+script!(BURY: "lease", "bury");
+script!(EXTEND: "lease", "extend");
+script!(RELEASE: "lease", "release");
+script!(PUT: "lease", "put");
+script!(PATTERNS: "lease", "patterns");
+script!(PAUSE: "lease", "pause");
+script!(ALIVE: "lease", "alive");
+script!(SEEK: "lease", "forget", "seek");
+script!(DELETE: "lease", "forget", "delete");
+script!(SNAPSHOT: "lease", "snapshot");
+script!(REDRIVE: "lease", "redrive");
+script!(DISCARD: "lease", "discard");
+script!(REPLACE: "replace");
+script!(STATE: "state");
+script!(LOW: "lease", "low");
+script!(TRIM: "lease", "trim");

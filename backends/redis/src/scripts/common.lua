@@ -1,0 +1,38 @@
+-- What every script begins with. KEYS[1] is the stream, KEYS[2] the prefix of everything beside it;
+-- both hash to one slot. Positions are 32 hexadecimal digits: 16 of milliseconds, 12 of the entry's
+-- sequence, 4 of the event's place in its frame. They sort as text.
+local STREAM, P = KEYS[1], KEYS[2]
+local NUMBERS, WAKE, NAMES, DEAD = P .. 'n', P .. 'w', P .. 'subs', P .. 'dead'
+
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+-- The end of the last frame that was ever appended.
+local function head()
+  if redis.call('EXISTS', STREAM) == 0 then return string.rep('0', 32) end
+  local info = redis.call('XINFO', 'STREAM', STREAM)
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then
+      local ms, seq = string.match(info[i + 1], '^(%d+)-(%d+)$')
+      if ms == '0' and seq == '0' then return string.rep('0', 32) end
+      return string.format('%016x%012x', ms, seq) .. 'ffff'
+    end
+  end
+end
+
+local function wake(name)
+  redis.call('XADD', WAKE, 'MAXLEN', '~', 256, '*', 'n', name)
+end
+
+-- The keys of a subscription.
+local function keys_of(name)
+  local s = P .. 's:' .. name .. ':'
+  return {
+    name = name, prefix = s,
+    meta = s .. 'm', leases = s .. 'l', left = s .. 'r', ends = s .. 'u', due = s .. 'due',
+    suspects = s .. 'sus', story = s .. 'e', lane = s .. 'k', blocked = s .. 'bl', key_of = s .. 'ek',
+    parked = s .. 'pk', count = s .. 'c', held = s .. 'mh', body = s .. 'body', letters = s .. 'dl',
+  }
+end

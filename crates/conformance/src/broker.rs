@@ -1,0 +1,206 @@
+//! Private brokers for tests: each on a free port and in a directory of its own, to be killed,
+//! stopped, continued and started again on the same data. Several may run at once. Not a way to run
+//! a broker for anything else.
+//!
+//! `FANFARE_TEST_<NAME>_URL` names a server that is used instead of a private one; such a server is
+//! never killed.
+
+mod engine;
+mod proxy;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use fanfare_core::clock::Clock;
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+pub use engine::{Durability, Engine, redis};
+pub use proxy::{Fault, Proxy};
+
+/// How long a broker may take to accept connections.
+const START_LIMIT: Duration = Duration::from_secs(30);
+/// How often a starting broker is asked whether it is ready.
+const START_POLL: Duration = Duration::from_millis(20);
+/// Another process may take a free port before the broker does.
+const PORT_TRIES: usize = 5;
+
+/// A broker that belongs to one test. It dies with this value.
+#[derive(Debug)]
+pub struct Broker {
+    engine: Engine,
+    dir: TempDir,
+    port: u16,
+    durability: Durability,
+    child: Mutex<Option<Child>>,
+}
+
+impl Broker {
+    /// Starts one on an empty directory and waits until it answers.
+    pub async fn start(engine: Engine, durability: Durability) -> io::Result<Self> {
+        let mut last = None;
+        for _ in 0..PORT_TRIES {
+            let broker = Self {
+                engine,
+                dir: tempfile::Builder::new()
+                    .prefix("fanfare-broker-")
+                    .tempdir()?,
+                port: free_port()?,
+                durability,
+                child: Mutex::new(None),
+            };
+            match broker.restart().await {
+                Ok(()) => return Ok(broker),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| io::Error::other("the broker did not start")))
+    }
+
+    /// How clients reach it.
+    pub fn url(&self) -> String {
+        (self.engine.url)(self.address())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// Its files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&self) -> io::Result<()> {
+        let Some(mut child) = self.child.lock().take() else {
+            return Ok(());
+        };
+        child.kill()?;
+        child.wait().map(drop)
+    }
+
+    /// `SIGSTOP`: it holds its connections and answers nothing.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal("STOP")
+    }
+
+    /// `SIGCONT` after [`Broker::pause`].
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal("CONT")
+    }
+
+    /// Starts it again on the same port and data, killing it first where it still runs.
+    pub async fn restart(&self) -> io::Result<()> {
+        self.kill()?;
+        let mut command = (self.engine.command)(self.dir.path(), self.port, self.durability);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let log = std::fs::File::create(self.dir.path().join("stderr.log"))?;
+        let child = command.stderr(log).spawn()?;
+        *self.child.lock() = Some(child);
+        self.ready().await
+    }
+
+    async fn ready(&self) -> io::Result<()> {
+        let clock = Clock::system();
+        let until = clock.now() + START_LIMIT;
+        while clock.now() < until {
+            let ended = match self.child.lock().as_mut() {
+                Some(child) => child.try_wait()?,
+                None => return Err(io::Error::other("the broker was killed while it started")),
+            };
+            if let Some(status) = ended {
+                let name = self.engine.name;
+                return Err(io::Error::other(format!("{name} ended with {status}")));
+            }
+            if (self.engine.ready)(self.address()) {
+                return Ok(());
+            }
+            clock.sleep(START_POLL).await;
+        }
+        Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("{} did not answer in time", self.engine.name),
+        ))
+    }
+
+    fn signal(&self, name: &str) -> io::Result<()> {
+        let id = match self.child.lock().as_ref() {
+            Some(child) => child.id(),
+            None => return Err(io::Error::other("the broker does not run")),
+        };
+        // The standard library has no signals but KILL, and `unsafe` is forbidden here.
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), id.to_string()])
+            .status()?;
+        if sent.success() {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("kill -{name} {id} failed")))
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // Nothing is left to tell if even this fails.
+        let _ = self.kill();
+    }
+}
+
+/// A private broker, or the one that the environment names.
+#[derive(Debug)]
+pub enum Server {
+    /// Ours, to be broken at will.
+    Private(Broker),
+    /// Somebody's; only its streams are ours.
+    Given(String),
+}
+
+impl Server {
+    /// The server of `FANFARE_TEST_<NAME>_URL` where that is set, else a private one.
+    pub async fn open(engine: Engine, durability: Durability) -> io::Result<Self> {
+        let variable = format!("FANFARE_TEST_{}_URL", engine.name.to_ascii_uppercase());
+        match std::env::var(variable) {
+            Ok(url) if !url.is_empty() => Ok(Self::Given(url)),
+            _ => Broker::start(engine, durability).await.map(Self::Private),
+        }
+    }
+
+    /// How clients reach it.
+    pub fn url(&self) -> String {
+        match self {
+            Self::Private(broker) => broker.url(),
+            Self::Given(url) => url.clone(),
+        }
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_private_redis_is_killed_stopped_and_started_again() {
+        let broker = Broker::start(redis(), Durability::Always).await.unwrap();
+        let other = Broker::start(redis(), Durability::Off).await.unwrap();
+        assert_ne!(broker.address(), other.address());
+        assert!((redis().ready)(broker.address()));
+        broker.pause().unwrap();
+        assert!(!(redis().ready)(broker.address()));
+        broker.resume().unwrap();
+        broker.kill().unwrap();
+        assert!(!(redis().ready)(broker.address()));
+        broker.restart().await.unwrap();
+        assert!((redis().ready)(broker.address()));
+    }
+}

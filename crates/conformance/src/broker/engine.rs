@@ -1,0 +1,72 @@
+//! What differs between the brokers: program, arguments, and how one tells that it is ready. A new
+//! engine is one more function at the end of this file.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// How long one question to a starting broker may take.
+const PROBE_LIMIT: Duration = Duration::from_millis(300);
+
+/// When an acknowledged write is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Never: it is gone with the broker's process.
+    Off,
+    /// Within a second or so; a killed process loses nothing, a power cut may.
+    Periodic,
+    /// Before it is acknowledged.
+    Always,
+}
+
+/// A kind of broker.
+#[derive(Debug, Clone, Copy)]
+pub struct Engine {
+    /// As in `FANFARE_TEST_<NAME>_URL`.
+    pub name: &'static str,
+    /// Starts it in the foreground on this directory and port.
+    pub(super) command: fn(&Path, u16, Durability) -> Command,
+    /// Whether it answers.
+    pub(super) ready: fn(SocketAddr) -> bool,
+    /// How clients reach it.
+    pub(super) url: fn(SocketAddr) -> String,
+}
+
+/// redis-server with an append-only file.
+pub fn redis() -> Engine {
+    Engine {
+        name: "redis",
+        command: redis_command,
+        ready: |address| ask(address, b"PING\r\n", b"+PONG").unwrap_or(false),
+        url: |address| format!("redis://{address}/"),
+    }
+}
+
+fn redis_command(dir: &Path, port: u16, durability: Durability) -> Command {
+    let (append_only, fsync) = match durability {
+        Durability::Off => ("no", "no"),
+        Durability::Periodic => ("yes", "everysec"),
+        Durability::Always => ("yes", "always"),
+    };
+    let mut command = Command::new("redis-server");
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .arg("--dir")
+        .arg(dir)
+        .args(["--save", "", "--logfile", "server.log"])
+        .args(["--appendonly", append_only, "--appendfsync", fsync])
+        .args(["--enable-debug-command", "local"]);
+    command
+}
+
+/// Whether the answer to `question` begins with `expected`.
+fn ask(address: SocketAddr, question: &[u8], expected: &[u8]) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, PROBE_LIMIT)?;
+    stream.set_read_timeout(Some(PROBE_LIMIT))?;
+    stream.write_all(question)?;
+    let mut answer = vec![0; expected.len()];
+    stream.read_exact(&mut answer)?;
+    Ok(answer == expected)
+}
