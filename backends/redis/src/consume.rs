@@ -155,7 +155,7 @@ impl Consumer for RedisConsumer {
             let woken = self.woken.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            let taken = inner.take_ready(max);
+            let taken = inner.take_ready(max).await?;
             if !taken.is_empty() || max == 0 {
                 return Ok(taken);
             }
@@ -211,14 +211,21 @@ impl Inner {
         Ok(())
     }
 
-    /// What was claimed and is still ours.
-    fn take_ready(&self, max: usize) -> Vec<Delivery> {
+    /// What was claimed and is still ours. What lay here longer than its lease goes back as not
+    /// started, unless somebody took it already.
+    async fn take_ready(&self, max: usize) -> Result<Vec<Delivery>> {
         let now = self.wire.config.clock.now();
-        let mut ready = self.ready.lock();
-        let count = max.min(ready.len());
-        let mut taken: Vec<Delivery> = ready.drain(..count).collect();
-        taken.retain(|delivery| delivery.lease_until > now);
-        taken
+        let (taken, stale): (Vec<Delivery>, Vec<Delivery>) = {
+            let mut ready = self.ready.lock();
+            let count = max.min(ready.len());
+            ready.drain(..count).partition(|delivery| delivery.lease_until > now)
+        };
+        if !stale.is_empty() {
+            let stored = self.stored.read().clone();
+            let releases = stale.iter().map(|d| (d.receipt, Settlement::Release)).collect();
+            settle::settle(&self.wire, &self.log, &stored.spec, releases).await?;
+        }
+        Ok(taken)
     }
 
     async fn claim(self: Arc<Self>, max: usize, mut ask: bool) -> Result<Claimed> {
