@@ -17,7 +17,7 @@ use crate::backend::RedisBackend;
 use crate::connect::{Answer, Arguments};
 use crate::error::unexpected;
 use crate::frame::Slot;
-use crate::place::{before, block_of, block_range, head_of, hex, recorded};
+use crate::place::{before, block_of, block_range, hex, recorded};
 use crate::scripts::{self, Script};
 use crate::subscription::{Stored, unknown, write_patterns, write_spec};
 
@@ -110,11 +110,9 @@ impl RedisBackend {
             let Some(last) = page.last() else {
                 return Ok(());
             };
-            for frame in &page {
-                for (position, slot) in frame.after(at) {
-                    if position > to || !visit(position, slot) {
-                        return Ok(());
-                    }
+            for (position, slot) in page.iter().flat_map(|frame| frame.after(at)) {
+                if position > to || !visit(position, slot) {
+                    return Ok(());
                 }
             }
             at = crate::place::end_of(last.head);
@@ -151,7 +149,10 @@ impl RedisBackend {
         let mut members = redis::cmd("SMEMBERS");
         members.arg(self.wire.key("subs"));
         let names: Vec<String> = self.wire.run(&members).await?;
-        let mut names: Vec<_> = names.iter().flat_map(|n| SubscriptionName::parse(n)).collect();
+        let mut names: Vec<_> = names
+            .iter()
+            .flat_map(|n| SubscriptionName::parse(n))
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -261,9 +262,8 @@ impl RedisBackend {
             SeekTo::Time(time) => before(*time),
             SeekTo::After(position) => position.0,
             SeekTo::Event(id) => {
-                let position = self.find_id(id).await?;
-                // What stands before the first of a frame is the end of any earlier one.
-                if head_of(position) == position { position.saturating_sub(1) } else { position - 1 }
+                // Before the first of a frame, that is the end of an entry that need not exist.
+                self.find_id(id).await?.saturating_sub(1)
             }
         })
     }

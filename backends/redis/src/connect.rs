@@ -85,7 +85,11 @@ impl Wire {
     ) -> RedisResult<Value> {
         let invocation = |verb: &str, body: &str| {
             let mut command = redis::cmd(verb);
-            command.arg(body).arg(2).arg(&self.config.stream).arg(&self.prefix);
+            command
+                .arg(body)
+                .arg(2)
+                .arg(&self.config.stream)
+                .arg(&self.prefix);
             command.arg(arguments);
             command
         };
@@ -137,7 +141,10 @@ impl Wire {
     fn judge<T>(&self, number: u64, answer: RedisResult<T>) -> RedisResult<T> {
         if answer.as_ref().err().is_some_and(is_broken) {
             let mut shared = self.shared.lock();
-            if shared.as_ref().is_some_and(|(current, _)| *current == number) {
+            if shared
+                .as_ref()
+                .is_some_and(|(current, _)| *current == number)
+            {
                 *shared = None;
             }
         }
@@ -148,7 +155,9 @@ impl Wire {
         let mut info = redis::cmd("INFO");
         info.arg("server");
         let text: String = self.run(&info).await.map_err(|e| e.during("connect"))?;
-        let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        let version = text
+            .lines()
+            .find_map(|line| line.strip_prefix("redis_version:"));
         let version = version.unwrap_or_default().trim();
         let mut parts = version.split('.').map_while(|part| part.parse().ok());
         let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
@@ -182,7 +191,9 @@ impl Wire {
 
 impl std::fmt::Debug for Wire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").field("stream", &self.config.stream).finish_non_exhaustive()
+        f.debug_struct("Wire")
+            .field("stream", &self.config.stream)
+            .finish_non_exhaustive()
     }
 }
 
@@ -240,8 +251,8 @@ impl Arguments {
         self
     }
 
-    pub(crate) fn number(self, number: impl ToString) -> Self {
-        self.text(number.to_string())
+    pub(crate) fn number(self, number: impl std::fmt::Display) -> Self {
+        self.text(format!("{number}"))
     }
 
     pub(crate) fn flag(self, flag: bool) -> Self {

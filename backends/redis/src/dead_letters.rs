@@ -55,7 +55,9 @@ fn read(id: u64, fields: &Fields) -> Option<DeadLetter> {
 
 /// The kind in the first byte; nothing where the event had no data.
 fn write_data(data: Option<&Data>) -> Vec<u8> {
-    data.map_or_else(Vec::new, |data| [&[data.kind() as u8], &data.bytes()[..]].concat())
+    data.map_or_else(Vec::new, |data| {
+        [&[data.kind() as u8], &data.bytes()[..]].concat()
+    })
 }
 
 fn read_data(bytes: &[u8]) -> Option<Data> {
@@ -78,10 +80,16 @@ impl RedisBackend {
         for some in ids.chunks(CALL) {
             let mut pipeline = redis::pipe();
             for id in some {
-                pipeline.cmd("HGETALL").arg(self.wire.key(&format!("x:{id}")));
+                pipeline
+                    .cmd("HGETALL")
+                    .arg(self.wire.key(&format!("x:{id}")));
             }
             let all: Vec<Fields> = self.wire.run_all(&pipeline).await?;
-            letters.extend(some.iter().zip(&all).filter_map(|(id, fields)| read(*id, fields)));
+            letters.extend(
+                some.iter()
+                    .zip(&all)
+                    .filter_map(|(id, fields)| read(*id, fields)),
+            );
         }
         Ok(letters)
     }
@@ -89,7 +97,10 @@ impl RedisBackend {
     /// The next ids after `after`, oldest first.
     async fn ids_after(&self, after: u64) -> Result<Vec<u64>> {
         let mut range = redis::cmd("ZRANGEBYSCORE");
-        range.arg(self.wire.key("dead")).arg(format!("({after}")).arg("+inf");
+        range
+            .arg(self.wire.key("dead"))
+            .arg(format!("({after}"))
+            .arg("+inf");
         range.arg("LIMIT").arg(0).arg(CALL);
         self.wire.run(&range).await
     }
@@ -188,9 +199,14 @@ impl DeadLetters for RedisBackend {
                     DeadBody::Event(event) => Slot::Event(event.clone()),
                     DeadBody::Raw(bytes) => Slot::Raw(bytes.clone()),
                 };
-                let key = slot.event().and_then(|event| event.key()).unwrap_or_default();
+                let key = slot
+                    .event()
+                    .and_then(|event| event.key())
+                    .unwrap_or_default();
                 let ordered = self.is_ordered(&letter.subscription).await?;
-                arguments = arguments.text(&letter.id).text(if ordered { key } else { "" });
+                arguments = arguments
+                    .text(&letter.id)
+                    .text(if ordered { key } else { "" });
                 arguments = arguments.bytes(slot.encode());
             }
             done += self.act(&scripts::REDRIVE, &arguments).await?;

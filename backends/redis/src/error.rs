@@ -49,7 +49,10 @@ fn classify(error: &RedisError) -> (ErrorKind, &'static str) {
         }
         Some("MISCONF") => return (ErrorKind::Storage, "redis cannot write to its disk"),
         Some("WRONGTYPE") => {
-            return (ErrorKind::Conflict, "a key of the stream holds something else");
+            return (
+                ErrorKind::Conflict,
+                "a key of the stream holds something else",
+            );
         }
         _ => {}
     }
@@ -69,7 +72,10 @@ fn classify(error: &RedisError) -> (ErrorKind, &'static str) {
         return (ErrorKind::Invalid, "redis has no such database");
     }
     if has("WRONGTYPE") {
-        return (ErrorKind::Conflict, "a key of the stream holds something else");
+        return (
+            ErrorKind::Conflict,
+            "a key of the stream holds something else",
+        );
     }
     match error.kind() {
         redis::ErrorKind::AuthenticationFailed => {
@@ -83,5 +89,8 @@ fn classify(error: &RedisError) -> (ErrorKind, &'static str) {
 
 /// An answer that no script of ours gives.
 pub(crate) fn unexpected(what: &'static str) -> Error {
-    Error::new(ErrorKind::Corrupt, format!("unexpected answer of redis to {what}"))
+    Error::new(
+        ErrorKind::Corrupt,
+        format!("unexpected answer of redis to {what}"),
+    )
 }

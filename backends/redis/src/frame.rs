@@ -45,7 +45,10 @@ impl Slot {
         if bytes.first() == Some(&b'r') {
             return Self::Raw(bytes.slice(1..));
         }
-        match decode(bytes.clone()).ok().and_then(|mut events| events.pop()) {
+        match decode(bytes.clone())
+            .ok()
+            .and_then(|mut events| events.pop())
+        {
             Some(event) => Self::Event(event),
             None => Self::Raw(bytes),
         }
@@ -122,7 +125,7 @@ struct Rest(Bytes);
 
 impl Rest {
     fn byte(&mut self) -> Option<u8> {
-        Some(self.take(1)?[0])
+        self.take(1)?.first().copied()
     }
 
     fn number(&mut self) -> Option<usize> {
@@ -158,7 +161,13 @@ impl Rest {
         let event_type = EventType::parse(std::str::from_utf8(&event_type).ok()?).ok()?;
         let attributes = self.bytes()?;
         let data = self.bytes()?;
-        Some(record::decode(id, source.into(), event_type, &attributes, data))
+        Some(record::decode(
+            id,
+            source.into(),
+            event_type,
+            &attributes,
+            data,
+        ))
     }
 }
 

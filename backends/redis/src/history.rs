@@ -11,7 +11,7 @@ use fanfare_core::position::Position;
 
 use crate::backend::RedisBackend;
 use crate::frame::Slot;
-use crate::place::{before, end_of, head_of, recorded};
+use crate::place::{before, end_of, recorded};
 
 /// The most events looked at for one page.
 const MAX_SCAN: usize = 20_000;
@@ -26,11 +26,20 @@ fn unsupported(what: &str) -> Error {
 fn wanted(query: &EventQuery, position: u128, slot: &Slot) -> Option<Recorded> {
     let event = slot.event()?;
     let at = recorded(position);
-    let kept = query.patterns.as_ref().is_none_or(|p| p.matches(event.event_type()))
+    let kept = query
+        .patterns
+        .as_ref()
+        .is_none_or(|p| p.matches(event.event_type()))
         && query.since.is_none_or(|since| at >= since)
         && query.until.is_none_or(|until| at < until)
-        && query.key.as_deref().is_none_or(|key| event.key() == Some(key))
-        && query.source.as_deref().is_none_or(|source| **event.source() == *source);
+        && query
+            .key
+            .as_deref()
+            .is_none_or(|key| event.key() == Some(key))
+        && query
+            .source
+            .as_deref()
+            .is_none_or(|source| **event.source() == *source);
     kept.then(|| Recorded {
         position: Position(position),
         recorded: at,
@@ -38,65 +47,92 @@ fn wanted(query: &EventQuery, position: u128, slot: &Slot) -> Option<Recorded> {
     })
 }
 
+/// Collects a page until it is full, or enough was looked at.
+struct Collecting<'a> {
+    query: &'a EventQuery,
+    page: EventPage,
+    looked: usize,
+    at: u128,
+}
+
+impl Collecting<'_> {
+    /// Whether the next event may still be looked at; else where to go on is noted.
+    fn goes_on(&mut self) -> bool {
+        let goes_on = self.page.items.len() < self.query.limit && self.looked < MAX_SCAN;
+        if !goes_on {
+            self.page.next = Some(Position(self.at));
+        }
+        goes_on
+    }
+
+    fn look(&mut self, position: u128, slot: &Slot) {
+        self.looked += 1;
+        self.at = position;
+        self.page.items.extend(wanted(self.query, position, slot));
+    }
+}
+
 impl RedisBackend {
     async fn forward(&self, query: &EventQuery) -> Result<EventPage> {
         let since = query.since.map_or(0, before);
-        let mut at = query.after.map_or(0, |after| after.0).max(since);
-        let mut page = EventPage::default();
-        let mut looked = 0;
+        let mut collecting = Collecting {
+            query,
+            page: EventPage::default(),
+            looked: 0,
+            at: query.after.map_or(0, |after| after.0).max(since),
+        };
         loop {
-            let frames = self.log.page(at).await?;
-            if frames.is_empty() {
-                return Ok(page);
-            }
-            for frame in &frames {
-                for (position, slot) in frame.after(at) {
-                    if query.until.is_some_and(|until| recorded(position) >= until) {
-                        return Ok(page);
-                    }
-                    if page.items.len() == query.limit || looked == MAX_SCAN {
-                        page.next = Some(Position(at));
-                        return Ok(page);
-                    }
-                    looked += 1;
-                    at = position;
-                    page.items.extend(wanted(query, position, slot));
+            let from = collecting.at;
+            let frames = self.log.page(from).await?;
+            let Some(last) = frames.last() else {
+                return Ok(collecting.page);
+            };
+            for (position, slot) in frames.iter().flat_map(|frame| frame.after(from)) {
+                let over = query.until.is_some_and(|until| recorded(position) >= until);
+                if over || !collecting.goes_on() {
+                    return Ok(collecting.page);
                 }
-                at = end_of(frame.head);
+                collecting.look(position, slot);
             }
+            collecting.at = end_of(last.head);
         }
     }
 
     async fn backward(&self, query: &EventQuery) -> Result<EventPage> {
         let until = query.until.map(|until| before(until).saturating_add(1));
         let after = query.after.map(|after| after.0);
-        let mut at = [until, after].into_iter().flatten().min();
-        let mut page = EventPage::default();
-        let mut looked = 0;
+        let mut collecting = Collecting {
+            query,
+            page: EventPage::default(),
+            looked: 0,
+            at: [until, after]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(u128::MAX),
+        };
         loop {
-            let frames = self.log.page_before(at).await?;
-            let mut moved = false;
-            for frame in &frames {
-                let below = frame.after(0).filter(|(p, _)| at.is_none_or(|at| *p < at));
-                let mut slots: Vec<_> = below.collect();
+            let from = collecting.at;
+            let frames = self
+                .log
+                .page_before(Some(from).filter(|from| *from != u128::MAX))
+                .await?;
+            let newest_first = frames.iter().flat_map(|frame| {
+                let mut slots: Vec<_> = frame.after(0).filter(|(p, _)| *p < from).collect();
                 slots.reverse();
-                for (position, slot) in slots {
-                    if query.since.is_some_and(|since| recorded(position) < since) {
-                        return Ok(page);
-                    }
-                    if page.items.len() == query.limit || looked == MAX_SCAN {
-                        page.next = at.map(Position);
-                        return Ok(page);
-                    }
-                    looked += 1;
-                    moved = true;
-                    at = Some(position);
-                    page.items.extend(wanted(query, position, slot));
+                slots
+            });
+            for (position, slot) in newest_first {
+                let over = query.since.is_some_and(|since| recorded(position) < since);
+                if over || !collecting.goes_on() {
+                    return Ok(collecting.page);
                 }
-                at = Some(head_of(frame.head));
+                collecting.look(position, slot);
             }
-            if !moved {
-                return Ok(page);
+            let oldest = frames.last().map(|frame| frame.head);
+            match oldest.filter(|head| *head < from) {
+                Some(head) => collecting.at = head,
+                None => return Ok(collecting.page),
             }
         }
     }
@@ -115,8 +151,15 @@ impl History for RedisBackend {
         if let Some(after) = query.after.filter(|after| *after != Position::START) {
             let first = self.log.page(0).await?;
             let trimmed = self.trimmed().await?;
-            if trimmed && first.first().is_some_and(|frame| after.0 < frame.head.saturating_sub(1)) {
-                return Err(Error::new(ErrorKind::Gone, "retention has passed this cursor"));
+            if trimmed
+                && first
+                    .first()
+                    .is_some_and(|frame| after.0 < frame.head.saturating_sub(1))
+            {
+                return Err(Error::new(
+                    ErrorKind::Gone,
+                    "retention has passed this cursor",
+                ));
             }
         }
         self.forward(query).await
@@ -138,7 +181,9 @@ impl History for RedisBackend {
     async fn head(&self) -> Result<Position> {
         self.check_open()?;
         let newest = self.log.page_before(None).await?;
-        Ok(newest.first().map_or(Position::START, |frame| Position(frame.last())))
+        Ok(newest
+            .first()
+            .map_or(Position::START, |frame| Position(frame.last())))
     }
 
     async fn wait_beyond(&self, position: Position, wait: Duration) -> Result<Position> {

@@ -217,7 +217,11 @@ impl Log {
             let mut pipeline = redis::pipe();
             for head in some {
                 let id = entry_of(*head);
-                pipeline.cmd("XRANGE").arg(&self.wire.config.stream).arg(&id).arg(&id);
+                pipeline
+                    .cmd("XRANGE")
+                    .arg(&self.wire.config.stream)
+                    .arg(&id)
+                    .arg(&id);
             }
             let answers: Vec<Vec<Entry>> = self.wire.run_all(&pipeline).await?;
             let frames = frames(answers.into_iter().flatten());
@@ -245,7 +249,9 @@ impl Log {
 
     fn wake(&self, name: Option<&str>) {
         let waiting = self.waiting.lock();
-        let chosen = waiting.iter().filter(|(known, _)| name.is_none_or(|name| name == *known));
+        let chosen = waiting
+            .iter()
+            .filter(|(known, _)| name.is_none_or(|name| name == *known));
         for notify in chosen.filter_map(|(_, notify)| notify.upgrade()) {
             notify.notify_waiters();
         }
@@ -324,7 +330,9 @@ async fn read_on(
             } else {
                 last.1 = newest;
                 for (_, fields) in entries {
-                    let name = fields.get(1).and_then(|name| std::str::from_utf8(name).ok());
+                    let name = fields
+                        .get(1)
+                        .and_then(|name| std::str::from_utf8(name).ok());
                     log.wake(Some(name.unwrap_or_default()));
                 }
             }

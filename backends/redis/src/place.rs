@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_position_leads_back_to_its_entry() {
         let head = of_entry("1763685000123-7").unwrap();
-        let position = head | 42;
+        let position = head + 42;
         assert_eq!(entry_of(position), "1763685000123-7");
         assert_eq!((head_of(position), index_of(position)), (head, 42));
         assert_eq!(from_hex(&hex(position)), Some(position));

@@ -64,7 +64,11 @@ impl Publisher {
     }
 
     /// Answers per event, once each is stored.
-    pub(crate) async fn publish(&self, events: &[Event], most: usize) -> Result<Vec<Result<Published>>> {
+    pub(crate) async fn publish(
+        &self,
+        events: &[Event],
+        most: usize,
+    ) -> Result<Vec<Result<Published>>> {
         let mut wanted = Vec::with_capacity(events.len());
         let mut answers = Vec::with_capacity(events.len());
         for event in events {
@@ -159,20 +163,12 @@ impl Flusher {
                 Ok(Appended::At(head)) => {
                     for (index, wanted) in fresh.drain(..).enumerate() {
                         let position = Some(Position(head | index as u128));
-                        let more = copies.remove(&wanted.identity).unwrap_or_default();
-                        let _ = wanted.answer.send(Ok(Published { position, duplicate: false }));
-                        for copy in more {
-                            let _ = copy.answer.send(Ok(Published { position, duplicate: true }));
-                        }
+                        tell_all(wanted, &mut copies, position, false);
                     }
                 }
                 Ok(Appended::Duplicates(places)) => {
-                    for place in places.into_iter().rev().filter(|place| *place < fresh.len()).collect::<Vec<_>>() {
-                        let wanted = fresh.remove(place);
-                        let more = copies.remove(&wanted.identity).unwrap_or_default();
-                        for one in std::iter::once(wanted).chain(more) {
-                            let _ = one.answer.send(Ok(Published { position: None, duplicate: true }));
-                        }
+                    for wanted in remove(&mut fresh, &places) {
+                        tell_all(wanted, &mut copies, None, true);
                     }
                 }
                 Ok(Appended::Full) => fail(&mut fresh, &mut copies, &full()),
@@ -241,12 +237,37 @@ impl Flusher {
     }
 }
 
+/// Answers for an event and for its copies in the same batch. A caller that is gone needs no answer.
+fn tell_all(wanted: Wanted, copies: &mut Copies, position: Option<Position>, duplicate: bool) {
+    let more = copies.remove(&wanted.identity).unwrap_or_default();
+    let _ = wanted.answer.send(Ok(Published {
+        position,
+        duplicate,
+    }));
+    for copy in more {
+        let _ = copy.answer.send(Ok(Published {
+            position,
+            duplicate: true,
+        }));
+    }
+}
+
+/// Takes the events at these ascending places out.
+fn remove(fresh: &mut Vec<Wanted>, places: &[usize]) -> Vec<Wanted> {
+    let all = std::mem::take(fresh).into_iter().enumerate();
+    let (known, new): (Vec<_>, Vec<_>) = all.partition(|(at, _)| places.binary_search(at).is_ok());
+    fresh.extend(new.into_iter().map(|(_, wanted)| wanted));
+    known.into_iter().map(|(_, wanted)| wanted).collect()
+}
+
 fn full() -> Error {
     Error::new(ErrorKind::Full, "the stream is full of unsettled events")
 }
 
 fn fail(fresh: &mut Vec<Wanted>, copies: &mut Copies, error: &Error) {
-    let rest = fresh.drain(..).chain(copies.drain().flat_map(|(_, more)| more));
+    let rest = fresh
+        .drain(..)
+        .chain(copies.drain().flat_map(|(_, more)| more));
     for wanted in rest {
         let _ = wanted.answer.send(Err(error.duplicate()));
     }
@@ -271,7 +292,10 @@ fn tell_copies(batch: Vec<Wanted>) -> (Vec<Wanted>, Copies) {
         if seen.insert(wanted.identity.clone()) {
             fresh.push(wanted);
         } else {
-            copies.entry(wanted.identity.clone()).or_default().push(wanted);
+            copies
+                .entry(wanted.identity.clone())
+                .or_default()
+                .push(wanted);
         }
     }
     (fresh, copies)

@@ -17,9 +17,9 @@ use crate::scripts;
 use crate::subscription::Stored;
 
 /// How often old entries are looked for.
-const EVERY: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_mins(1);
 /// How long an ephemeral subscription may be silent before it is removed.
-const SILENT: Duration = Duration::from_secs(60);
+const SILENT: Duration = Duration::from_mins(1);
 /// Entries removed in one step.
 const STEP: usize = 2_048;
 /// What a full stream is brought down to, in percent of its bound.
@@ -39,7 +39,11 @@ struct Need {
 }
 
 impl Retention {
-    pub(crate) fn start(wire: Arc<Wire>, log: Arc<Log>, closed: watch::Receiver<bool>) -> Arc<Self> {
+    pub(crate) fn start(
+        wire: Arc<Wire>,
+        log: Arc<Log>,
+        closed: watch::Receiver<bool>,
+    ) -> Arc<Self> {
         let retention = Arc::new(Self { wire, log });
         tokio::spawn(run(Arc::downgrade(&retention), closed));
         retention
@@ -51,13 +55,15 @@ impl Retention {
         let mut bytes = redis::cmd("HGET");
         bytes.arg(self.wire.key("n")).arg("bytes");
         let bytes: Option<u64> = self.wire.run(&bytes).await?;
-        self.trim(u128::MAX, bytes.unwrap_or(0).saturating_sub(goal)).await
+        self.trim(u128::MAX, bytes.unwrap_or(0).saturating_sub(goal))
+            .await
     }
 
     async fn keep(&self) -> Result<()> {
         self.forget_silent().await?;
         let now = self.wire.config.clock.now();
-        self.trim(before(now - self.wire.config.retention), u64::MAX).await
+        self.trim(before(now - self.wire.config.retention), u64::MAX)
+            .await
     }
 
     /// Removes entries at or before `until` that nobody needs, about `most` bytes of them.
@@ -108,14 +114,18 @@ impl Retention {
         let Some(cut) = cut else {
             return Ok((0, false));
         };
-        let mut arguments = Arguments::default().text(entry_of(cut + 1)).number(bytes).number(events);
+        let mut arguments = Arguments::default()
+            .text(entry_of(cut + 1))
+            .number(bytes)
+            .number(events);
         for (known, blocks) in &stored {
-            let counts: Vec<_> = blocks.iter().map(|(block, n)| (format!("{block:012x}"), *n)).collect();
-            let counts = serde_json::Value::from_iter(counts.into_iter().map(|(block, n)| {
-                serde_json::Value::from(vec![serde_json::Value::from(block), serde_json::Value::from(n)])
-            }));
-            arguments = arguments.text(known.spec.name.as_str()).text(&known.version);
-            arguments = arguments.text(counts.to_string());
+            let pairs = blocks.iter();
+            let pairs = pairs.map(|(block, n)| format!("[\"{block:012x}\",{n}]"));
+            let counts = pairs.collect::<Vec<_>>().join(",");
+            arguments = arguments
+                .text(known.spec.name.as_str())
+                .text(&known.version);
+            arguments = arguments.text(format!("[{counts}]"));
         }
         let done = self.wire.script(&scripts::TRIM, &arguments).await?;
         Ok((bytes, done == Value::Int(1) && entries >= STEP))

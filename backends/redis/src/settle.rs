@@ -61,7 +61,9 @@ impl How {
 
 fn cut(mut text: String) -> String {
     if text.len() > MAX_ERROR_BYTES {
-        let end = (0..=MAX_ERROR_BYTES).rev().find(|at| text.is_char_boundary(*at));
+        let end = (0..=MAX_ERROR_BYTES)
+            .rev()
+            .find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or(0));
     }
     text
@@ -122,7 +124,11 @@ async fn settle_part(
     for (at, first) in again {
         let settled = answers.get(first).copied().unwrap_or(Settled::Unknown);
         if let Some(slot) = answers.get_mut(at) {
-            *slot = if settled == Settled::Done { Settled::Already } else { settled };
+            *slot = if settled == Settled::Done {
+                Settled::Already
+            } else {
+                settled
+            };
         }
     }
     Ok(answers)
@@ -163,7 +169,7 @@ fn arguments(
 ) -> Arguments {
     let now = wire.config.clock.now().as_nanos();
     let mut all = Arguments::default().text(spec.name.as_str()).number(now);
-    all = all.flag(spec.dead_letter).flag(spec.on_dead == OnDead::Park);
+    all = all.flag(spec.on_dead == OnDead::Park);
     for run in runs {
         let letter = match &run.how {
             How::Ack => "a",
@@ -200,10 +206,12 @@ pub(crate) async fn extend(
         for receipt in part {
             arguments = arguments.number(receipt.epoch).position(receipt.position.0);
         }
-        let answer = wire.try_script(&scripts::EXTEND, &arguments).await.map_err(map)?;
-        let letters = match answer {
-            Value::BulkString(letters) => letters,
-            _ => return Err(unexpected("extend")),
+        let answer = wire
+            .try_script(&scripts::EXTEND, &arguments)
+            .await
+            .map_err(map)?;
+        let Value::BulkString(letters) = answer else {
+            return Err(unexpected("extend"));
         };
         if letters.len() != part.len() {
             return Err(unknown(&spec.name));

@@ -43,7 +43,10 @@ impl State for RedisBackend {
         self.check_open()?;
         check_key(key)?;
         check_value(&value)?;
-        let arguments = Arguments::default().text("put").text(key).bytes(value.to_vec());
+        let arguments = Arguments::default()
+            .text("put")
+            .text(key)
+            .bytes(value.to_vec());
         Ok(self.change(&arguments).await? > 0)
     }
 
@@ -56,7 +59,9 @@ impl State for RedisBackend {
         self.check_open()?;
         check_key(key)?;
         check_value(&value)?;
-        let expected = expected.map(|version| version.to_string()).unwrap_or_default();
+        let expected = expected
+            .map(|version| version.to_string())
+            .unwrap_or_default();
         let arguments = Arguments::default().text("cas").text(key).text(expected);
         let version = self.change(&arguments.bytes(value.to_vec())).await?;
         Ok(u64::try_from(version).ok().filter(|version| *version > 0))

@@ -19,7 +19,8 @@ impl Redis {
     async fn config(&self, stream: &str) -> Result<RedisConfig> {
         let start = || async { Server::open(redis(), Durability::Periodic).await };
         let server = self.server.get_or_try_init(start).await;
-        let server = server.map_err(|e| Error::new(ErrorKind::Unavailable, "no redis").because(e))?;
+        let server =
+            server.map_err(|e| Error::new(ErrorKind::Unavailable, "no redis").because(e))?;
         Ok(RedisConfig::new(server.url(), stream))
     }
 }

@@ -8,6 +8,7 @@ S = keys_of(ARGV[1])
 local member, external, max, ordered = ARGV[2], ARGV[3] == 'x', tonumber(ARGV[7]), ARGV[8] == '1'
 local meta = redis.call('HMGET', S.meta, 'ver', 'frontier', 'paused', 'lease', 'attempts')
 if not meta[1] then return { 'gone' } end
+despite_full_memory()
 local t = now()
 expire(t)
 if meta[1] ~= ARGV[4] then return { 'stale' } end

@@ -2,6 +2,7 @@
 -- each: D, L, A, U.
 S = keys_of(ARGV[1])
 if redis.call('EXISTS', S.meta) == 0 then return '' end
+despite_full_memory()
 local till = now() + tonumber(ARGV[2])
 local letters, groups = {}, {}
 for i = 3, #ARGV, 2 do

@@ -18,12 +18,13 @@ end
 if #duplicates > 0 then return { 'duplicate', unpack(duplicates) } end
 if most_bytes > 0 and tonumber(n[3] or 0) + bytes > most_bytes then return { 'full' } end
 
+-- The first write must be one that a server out of memory refuses, or it would let the rest pass.
+redis.call('HINCRBY', NUMBERS, 'bytes', bytes)
+redis.call('HINCRBY', NUMBERS, 'events', #ids)
 if t - since > window or redis.call('SCARD', P .. 'd:' .. bucket) + #ids > most_ids then
   redis.call('DEL', P .. 'd:' .. (bucket - 1))
   bucket = bucket + 1
   redis.call('HSET', NUMBERS, 'bucket', bucket, 'since', t)
 end
 redis.call('SADD', P .. 'd:' .. bucket, unpack(ids))
-redis.call('HINCRBY', NUMBERS, 'bytes', bytes)
-redis.call('HINCRBY', NUMBERS, 'events', #ids)
 return { 'appended', redis.call('XADD', STREAM, '*', 'f', ARGV[5]) }

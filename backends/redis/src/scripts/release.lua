@@ -1,5 +1,6 @@
 -- Gives back everything that a member holds, as not started. ARGV: name, member.
 S = keys_of(ARGV[1])
+despite_full_memory()
 local all = redis.call('HGETALL', S.leases)
 local released = 0
 for i = 1, #all, 2 do

@@ -1,11 +1,12 @@
--- Settles runs of deliveries. ARGV: name, now of the client (ns), dead letters kept (0|1), park
--- (0|1), then for each run seven: epoch, how (a|d|v|r|x), first position, count, and for r: delay
+-- Settles runs of deliveries. ARGV: name, now of the client (ns), park (0|1), then for each
+-- run seven: epoch, how (a|d|v|r|x), first position, count, and for r: delay
 -- (us), error, ''; for x: reason, error, body.
 -- Answers per run the letters of its deliveries: D, L, A, U.
 S = keys_of(ARGV[1])
 if redis.call('EXISTS', S.meta) == 0 then return { 'gone' } end
+despite_full_memory()
 local t = now()
-local keeps, parks = ARGV[3] == '1', ARGV[4] == '1'
+local parks = ARGV[3] == '1'
 local woken = false
 
 local function forget(it, position)
@@ -74,7 +75,7 @@ function settle.x(it, position, reason, error, body)
 end
 
 local answers = { 'ok' }
-for i = 5, #ARGV, 7 do
+for i = 4, #ARGV, 7 do
   local epoch, how, first, length = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   local head, from = first:sub(1, 28), tonumber(first:sub(29), 16)
   local letters = {}

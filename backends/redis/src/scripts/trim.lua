@@ -9,6 +9,7 @@ for _, name in ipairs(redis.call('SMEMBERS', NAMES)) do
   local version = redis.call('HGET', S.meta, 'ver')
   if version and (not said[name] or said[name][1] ~= version) then return 0 end
 end
+despite_full_memory()
 for name, it in pairs(said) do
   S = keys_of(name)
   if redis.call('EXISTS', S.meta) == 1 then
