@@ -9,6 +9,7 @@ use fanfare_core::backend::Backend;
 use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
+use fanfare_redis::{RedisBackend, RedisConfig};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
 use crate::address::Address;
@@ -30,13 +31,26 @@ struct Entry {
     verify: fn(Address) -> Verifying,
 }
 
-static BACKENDS: [Entry; 2] = [
+static BACKENDS: [Entry; 3] = [
     Entry {
         scheme: "memory",
         example: "memory:",
         open: |address| Box::pin(async { memory(address) }),
-        back_up: |_, _| Err(nothing_to_copy()),
+        back_up: |_, _| Err(refused("a backend in memory has nothing to copy")),
         verify: |_| Box::pin(async { Ok(Vec::new()) }),
+    },
+    Entry {
+        scheme: "redis",
+        example: "redis://HOST:PORT",
+        open: |address| Box::pin(redis(address)),
+        back_up: |_, _| Err(refused("redis makes its own backups")),
+        verify: |_| {
+            Box::pin(async {
+                Err(refused(
+                    "redis keeps its own files; there is only the audit to ask",
+                ))
+            })
+        },
     },
     Entry {
         scheme: "sqlite",
@@ -84,11 +98,8 @@ fn entry(address: &Address) -> Result<&'static Entry> {
     })
 }
 
-fn nothing_to_copy() -> Error {
-    Error::new(
-        ErrorKind::Unsupported,
-        "a backend in memory has nothing to copy",
-    )
+fn refused(why: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, why)
 }
 
 /// `memory:?max_events=N&max_bytes=N`; every opening is a stream of its own.
@@ -144,6 +155,26 @@ fn sqlite_config(mut address: Address) -> Result<SqliteConfig> {
     Ok(config)
 }
 
+async fn redis(address: Address) -> Result<Arc<dyn Backend>> {
+    Ok(RedisBackend::open(redis_config(address)?).await?)
+}
+
+/// `redis://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`.
+fn redis_config(mut address: Address) -> Result<RedisConfig> {
+    let stream = address.take_stream()?;
+    let url = format!("{}:{}", address.scheme(), address.path());
+    let mut config = RedisConfig::new(url, stream);
+    config.max_data_bytes = MAX_DATA_BYTES;
+    if let Some(bytes) = address.take_number("max_bytes")? {
+        config.max_bytes = bytes;
+    }
+    if let Some(retention) = address.take("retention") {
+        config.retention = duration::parse(&retention)?;
+    }
+    address.finish()?;
+    Ok(config)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +199,8 @@ mod tests {
             "memory:?max_events=many",
             "sqlite:",
             "memory:?x=1",
+            "redis://ada:hunter2@host/?x=1",
+            "redis:?stream=a b",
         ] {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
