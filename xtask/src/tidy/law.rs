@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{Result, command};
 
 /// Each crate of ours, what it may import of ours, and what its tests may import besides.
-const LAW: [(&str, &[&str], &[&str]); 12] = [
+const LAW: [(&str, &[&str], &[&str]); 13] = [
     ("fanfare-core", &[], &[]),
     ("fanfare-macros", &[], &[]),
     ("fanfare-cursor", &["fanfare-core"], &[]),
@@ -20,6 +20,7 @@ const LAW: [(&str, &[&str], &[&str]); 12] = [
         &["fanfare-core", "fanfare-cursor"],
         &["fanfare-conformance", "fanfare-bus"],
     ),
+    ("fanfare-redis", &["fanfare-core"], &["fanfare-conformance"]),
     (
         "fanfare-bus",
         &["fanfare-core", "fanfare-macros"],
@@ -37,6 +38,7 @@ const LAW: [(&str, &[&str], &[&str]); 12] = [
             "fanfare-bus",
             "fanfare-macros",
             "fanfare-memory",
+            "fanfare-redis",
             "fanfare-sqlite",
         ],
         &[],
@@ -53,13 +55,14 @@ const LAW: [(&str, &[&str], &[&str]); 12] = [
 
 /// Foreign crates that only some of ours may know: below the server nobody speaks HTTP, and only
 /// one backend speaks SQL to SQLite. Tests may.
-const HOMES: [(&str, &[&str]); 7] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("axum", &["fanfare-server"]),
     ("hyper", &["fanfare-server"]),
     ("hyper-util", &["fanfare-server"]),
     ("tower-http", &["fanfare-server"]),
     ("reqwest", &["fanfare-cli"]),
     ("clap", &["fanfare-cli", "fanfare-bench"]),
+    ("redis", &["fanfare-redis", "fanfare-bench"]),
     ("rusqlite", &["fanfare-sqlite", "fanfare-bench"]),
 ];
 
