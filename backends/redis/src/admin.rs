@@ -62,7 +62,7 @@ impl Snapshot {
 impl RedisBackend {
     pub(crate) async fn snapshot(&self, name: &SubscriptionName) -> Result<Option<Snapshot>> {
         let arguments = Arguments::default().text(name.as_str());
-        let answer = self.wire.script(&scripts::SNAPSHOT, &arguments).await?;
+        let answer = self.wire.look(&scripts::SNAPSHOT, &arguments).await?;
         if answer == Value::Nil {
             return Ok(None);
         }

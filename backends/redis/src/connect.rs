@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
 use crate::config::RedisConfig;
-use crate::error::{is_broken, map, unexpected};
+use crate::error::{had_ended, is_broken, map, unexpected};
 use crate::scripts::Script;
 
 /// The oldest server that has all commands used here (`SMISMEMBER`, `XTRIM MINID`).
@@ -53,9 +53,13 @@ impl Wire {
         format!("{}{name}", self.prefix)
     }
 
-    /// Runs a command that may be repeated.
+    /// Runs a command that only reads: once more, where it met a connection that had ended.
     pub(crate) async fn run<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
-        self.try_run(command).await.map_err(map)
+        let answer = match self.try_run(command).await {
+            Err(error) if had_ended(&error) => self.try_run(command).await,
+            answer => answer,
+        };
+        answer.map_err(map)
     }
 
     /// Runs a command; the error is the client's own.
@@ -65,16 +69,33 @@ impl Wire {
         self.judge(number, answer)
     }
 
-    /// Runs several commands in one round trip, not at once.
+    /// Runs several commands that only read in one round trip, not at once.
     pub(crate) async fn run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> Result<T> {
-        let (number, mut connection) = self.connection().await.map_err(map)?;
+        let answer = match self.try_run_all(pipeline).await {
+            Err(error) if had_ended(&error) => self.try_run_all(pipeline).await,
+            answer => answer,
+        };
+        answer.map_err(map)
+    }
+
+    async fn try_run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> RedisResult<T> {
+        let (number, mut connection) = self.connection().await?;
         let answer = pipeline.query_async(&mut connection).await;
-        self.judge(number, answer).map_err(map)
+        self.judge(number, answer)
     }
 
     /// Runs a script that may be repeated.
     pub(crate) async fn script(&self, script: &Script, arguments: &[Vec<u8>]) -> Result<Value> {
         self.try_script(script, arguments).await.map_err(map)
+    }
+
+    /// Runs a script that only looks: like [`Wire::run`].
+    pub(crate) async fn look(&self, script: &Script, arguments: &[Vec<u8>]) -> Result<Value> {
+        let answer = match self.try_script(script, arguments).await {
+            Err(error) if had_ended(&error) => self.try_script(script, arguments).await,
+            answer => answer,
+        };
+        answer.map_err(map)
     }
 
     /// Runs a script; the error is the client's own.

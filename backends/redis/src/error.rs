@@ -34,6 +34,12 @@ pub(crate) fn is_broken(error: &RedisError) -> bool {
         || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"))
 }
 
+/// Whether the connection ended, perhaps long before: a new one may well work. A server that does
+/// not answer in time is not asked twice.
+pub(crate) fn had_ended(error: &RedisError) -> bool {
+    is_broken(error) && !error.is_timeout() && !error.is_connection_refusal()
+}
+
 fn classify(error: &RedisError) -> (ErrorKind, &'static str) {
     let text = error.to_string();
     let has = |part: &str| text.contains(part);

@@ -230,6 +230,36 @@ async fn a_stopped_server_holds_nobody_beyond_the_limits() {
 }
 
 #[tokio::test]
+async fn a_waiting_member_hears_at_once_that_a_key_is_free() {
+    let broker = server().await;
+    let backend = open(broker.address()).await;
+    let spec = SubscriptionSpec {
+        start: Start::Earliest,
+        ordered: true,
+        ..SubscriptionSpec::new(all(), PatternSet::parse(["**"]).unwrap())
+    };
+    backend.admin().put(&spec).await.unwrap();
+    let consumer = join(&backend).await;
+    for event in events(20) {
+        let event = event.to_builder().key("a").build().unwrap();
+        publish_surely(&backend, &event).await;
+    }
+    let wait = Duration::from_secs(2);
+    let mut came = within(consumer.receive(1, wait)).await.unwrap();
+    let handling = async {
+        for _ in 1..20 {
+            // The next one is waited for before the key is free.
+            let (next, acked) = tokio::join!(consumer.receive(1, wait), ack(&consumer, &came));
+            assert_eq!(acked.unwrap(), [Settled::Done]);
+            came = next.unwrap();
+        }
+    };
+    // Twenty waits that run out take much longer.
+    within(handling).await;
+    assert_eq!(came.len(), 1);
+}
+
+#[tokio::test]
 async fn another_process_takes_over_within_the_lease() {
     let broker = server().await;
     let (dying, heir) = (open(broker.address()).await, open(broker.address()).await);

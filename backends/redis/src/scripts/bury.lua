@@ -30,4 +30,5 @@ for i = 5, #ARGV, 2 do
   end
 end
 store_counts()
+if woken then wake(S.name) end
 return buried

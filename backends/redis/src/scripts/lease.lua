@@ -5,6 +5,8 @@
 local S
 local loaded = {}
 local counts = {}
+-- Whether a member that waits would find more now than when it looked.
+local woken = false
 
 local function lease(epoch)
   local known = loaded[epoch]
@@ -67,11 +69,17 @@ local function store_leases()
         redis.call('HDEL', S.left, epoch)
         redis.call('ZREM', S.ends, epoch)
         redis.call('DEL', bits, extended)
+        -- Its member was kept from everything else.
+        if it.flag == 's' then woken = true end
       else
         redis.call('HSET', S.left, epoch, it.left)
         for k in pairs(it.marks) do redis.call('SETBIT', bits, k, 1) end
       end
-      if redis.call('HINCRBY', S.held, it.member, -it.taken) <= 0 then redis.call('HDEL', S.held, it.member) end
+      if redis.call('HINCRBY', S.held, it.member, -it.taken) <= 0 then
+        redis.call('HDEL', S.held, it.member)
+        -- Only now it may take a suspect.
+        if redis.call('EXISTS', S.suspects) == 1 then woken = true end
+      end
       it.whole, it.taken, it.marks = false, 0, {}
     end
   end
@@ -118,6 +126,7 @@ local function leave_lane(position)
   redis.call('ZREM', S.blocked, next)
   redis.call('HSET', S.lane, key, heir)
   redis.call('ZADD', S.due, 0, heir)
+  woken = true
 end
 
 -- Enters a lane; whether it is the head of it.

@@ -7,7 +7,6 @@ if redis.call('EXISTS', S.meta) == 0 then return { 'gone' } end
 despite_full_memory()
 local t = now()
 local parks = ARGV[3] == '1'
-local woken = false
 
 local function forget(it, position)
   if it.flag ~= 'f' then
