@@ -101,7 +101,8 @@ impl Broker {
         let mut command = (self.engine.command)(self.dir.path(), self.port, self.durability);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         let log = std::fs::File::create(self.dir.path().join("stderr.log"))?;
-        let child = command.stderr(log).spawn()?;
+        let child = command.stderr(log).spawn();
+        let child = child.map_err(|error| self.engine.not_started(error))?;
         *self.child.lock() = Some(child);
         self.ready().await
     }
@@ -202,5 +203,13 @@ mod tests {
         assert!(!(redis().ready)(broker.address()));
         broker.restart().await.unwrap();
         assert!((redis().ready)(broker.address()));
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_said_with_what_installs_it() {
+        let missing = redis().not_started(io::ErrorKind::NotFound.into());
+        assert_eq!(missing.kind(), io::ErrorKind::NotFound);
+        let said = missing.to_string();
+        assert!(said.contains("apt-get install") && said.contains("redis-server"));
     }
 }

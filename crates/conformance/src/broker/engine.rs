@@ -1,9 +1,9 @@
 //! What differs between the brokers: program, arguments, and how one tells that it is ready. A new
 //! engine is one more function at the end of this file.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub enum Durability {
 pub struct Engine {
     /// As in `FANFARE_TEST_<NAME>_URL`.
     pub name: &'static str,
+    /// Debian's package with the program.
+    pub package: &'static str,
     /// Starts it in the foreground on this directory and port.
     pub(super) command: fn(&Path, u16, Durability) -> Command,
     /// Whether it answers.
@@ -34,10 +36,27 @@ pub struct Engine {
     pub(super) url: fn(SocketAddr) -> String,
 }
 
+impl Engine {
+    /// Why it did not start, and what helps.
+    pub(super) fn not_started(&self, error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::NotFound {
+            return error;
+        }
+        let Self { name, package, .. } = self;
+        let variable = format!("FANFARE_TEST_{}_URL", name.to_ascii_uppercase());
+        let text = format!(
+            "no {name} here: `cargo xtask brokers` or `sudo apt-get install \
+             --no-install-recommends {package}` installs it; {variable} names one that runs elsewhere"
+        );
+        io::Error::new(io::ErrorKind::NotFound, text)
+    }
+}
+
 /// redis-server with an append-only file.
 pub fn redis() -> Engine {
     Engine {
         name: "redis",
+        package: "redis-server",
         command: redis_command,
         ready: |address| ask(address, b"PING\r\n", b"+PONG").unwrap_or(false),
         url: |address| format!("redis://{address}/"),
@@ -50,7 +69,7 @@ fn redis_command(dir: &Path, port: u16, durability: Durability) -> Command {
         Durability::Periodic => ("yes", "everysec"),
         Durability::Always => ("yes", "always"),
     };
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(program("redis-server"));
     command
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
         .arg("--dir")
@@ -61,8 +80,18 @@ fn redis_command(dir: &Path, port: u16, durability: Durability) -> Command {
     command
 }
 
+/// On the path, or where Debian keeps servers: the path of a plain user lacks that.
+fn program(name: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
+        .map(|dir: PathBuf| dir.join(name))
+        .find(|file| file.is_file())
+        .unwrap_or_else(|| name.into())
+}
+
 /// Whether the answer to `question` begins with `expected`.
-fn ask(address: SocketAddr, question: &[u8], expected: &[u8]) -> std::io::Result<bool> {
+fn ask(address: SocketAddr, question: &[u8], expected: &[u8]) -> io::Result<bool> {
     let mut stream = TcpStream::connect_timeout(&address, PROBE_LIMIT)?;
     stream.set_read_timeout(Some(PROBE_LIMIT))?;
     stream.write_all(question)?;
