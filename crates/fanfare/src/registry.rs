@@ -44,13 +44,7 @@ static BACKENDS: [Entry; 3] = [
         example: "redis://HOST:PORT",
         open: |address| Box::pin(redis(address)),
         back_up: |_, _| Err(refused("redis makes its own backups")),
-        verify: |_| {
-            Box::pin(async {
-                Err(refused(
-                    "redis keeps its own files; there is only the audit to ask",
-                ))
-            })
-        },
+        verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
     },
     Entry {
         scheme: "sqlite",

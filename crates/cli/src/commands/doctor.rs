@@ -190,6 +190,9 @@ async fn read_everything(address: Address, findings: &mut Findings) -> Result<()
         Ok(problems) => problems
             .into_iter()
             .try_for_each(|problem| findings.tell(State::Bad, "contents", problem)),
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            findings.tell(State::Note, "contents", format!("not read: {error}"))
+        }
         Err(error) => findings.tell(State::Bad, "contents", error.to_string()),
     }
 }
