@@ -1,6 +1,6 @@
 //! The foreign brokers that tests start for themselves, each test its own. The memory and SQLite
-//! backends need none of them; the packages are asked for already so that every machine that runs
-//! the tests is ready for the backends that do (redis, nats, amqp, postgres). Not a launcher.
+//! backends need none of them, the Redis backend needs its own; the others are asked for already so
+//! that every machine is ready for the backends to come (nats, amqp, postgres). Not a launcher.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
