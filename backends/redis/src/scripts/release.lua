@@ -13,7 +13,7 @@ for i = 1, #all, 2 do
         told.attempts = told.attempts - 1
         tell(position, told)
       end
-      redis.call('ZADD', S.due, 0, position)
+      redis.call('ZADD', it.flag == 's' and S.suspects or S.due, 0, position)
       released = released + 1
     end)
   end

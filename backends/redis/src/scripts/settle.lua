@@ -39,7 +39,8 @@ function settle.v(it, position)
     told.attempts = told.attempts - 1
     tell(position, told)
   end
-  redis.call('ZADD', S.due, 0, position)
+  -- What was not started is as suspect as it was.
+  redis.call('ZADD', it.flag == 's' and S.suspects or S.due, 0, position)
   woken = true
 end
 
