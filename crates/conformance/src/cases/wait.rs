@@ -103,12 +103,14 @@ async fn a_retry_in_between_is_no_settlement(stage: &Stage) -> Verdict {
 async fn what_takes_longer_is_pending_and_goes_on(stage: &Stage) -> Verdict {
     let bus = stage.bus()?;
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
+    let begun = Arc::new(tokio::sync::Semaphore::new(0));
     bus.subscribe("slow", "**")
         .handle({
-            let gate = gate.clone();
+            let (gate, begun) = (gate.clone(), begun.clone());
             move || {
-                let gate = gate.clone();
+                let (gate, begun) = (gate.clone(), begun.clone());
                 async move {
+                    begun.add_permits(1);
                     if let Ok(permit) = gate.acquire().await {
                         permit.forget();
                     }
@@ -127,6 +129,8 @@ async fn what_takes_longer_is_pending_and_goes_on(stage: &Stage) -> Verdict {
         .map(|one| one.settled)
         .collect();
     require_eq!(settled, [None], "settlement at the deadline");
+    // A shutdown begins nothing that had not begun.
+    drop(begun.acquire().await);
     gate.add_permits(1);
     bus.shutdown(stage.patience).await?;
     for info in stage.backend.admin().list().await? {
