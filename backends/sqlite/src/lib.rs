@@ -21,6 +21,7 @@ mod connect;
 mod consume;
 mod dead_letters;
 mod error;
+mod few;
 mod history;
 mod names;
 mod publish;

@@ -1,4 +1,4 @@
-//! Publishing: checks limits, encodes in the caller's task, and hands the rows to the writer.
+//! Publishing: checks limits and names in the caller's task, and hands the rows to the writer.
 
 use fanfare_core::backend::Published;
 use fanfare_core::event::Event;
@@ -6,6 +6,7 @@ use fanfare_core::{Error, ErrorKind, Result};
 
 use crate::backend::Inner;
 use crate::config::SqliteConfig;
+use crate::few::Few;
 use crate::row::Row;
 
 /// Answers per event, in order, after all that is stored is durable.
@@ -19,25 +20,34 @@ pub(crate) async fn publish(inner: &Inner, events: &[Event]) -> Result<Vec<Resul
             format!("{given} events in one publish, at most {most} are taken"),
         ));
     }
+    if let [event] = events {
+        return match prepare(inner, event) {
+            Ok(row) => Ok(inner.queue.append(Few::One(row)).await?.into_list(Ok)),
+            Err(refused) => Ok(vec![Err(refused)]),
+        };
+    }
     let mut rows = Vec::with_capacity(events.len());
     let mut refused = Vec::new();
     for (index, event) in events.iter().enumerate() {
-        let row = check(config, event).and_then(|()| Row::new(event, &inner.stream.names));
-        match row {
+        match prepare(inner, event) {
             Ok(row) => rows.push(row),
             Err(error) => refused.push((index, error)),
         }
     }
-    let stored = if rows.is_empty() {
+    let mut answers = if rows.is_empty() {
         Vec::new()
     } else {
-        inner.queue.append(rows).await?
+        inner.queue.append(Few::Many(rows)).await?.into_list(Ok)
     };
-    let mut answers: Vec<_> = stored.into_iter().map(Ok).collect();
     for (index, error) in refused {
         answers.insert(index, Err(error));
     }
     Ok(answers)
+}
+
+fn prepare(inner: &Inner, event: &Event) -> Result<Row> {
+    check(&inner.stream.config, event)?;
+    Row::new(event, &inner.stream.names)
 }
 
 fn check(config: &SqliteConfig, event: &Event) -> Result<()> {

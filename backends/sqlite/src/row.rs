@@ -23,18 +23,17 @@ pub(crate) struct Row {
     /// The number of its type.
     pub(crate) kind: u32,
     pub(crate) source: u32,
-    pub(crate) attrs: Vec<u8>,
 }
 
 impl Row {
-    /// Encodes an event; runs in the publisher's task, so that the writer only binds.
+    /// Looks the names up, in the publisher's task. The attributes are encoded by the writer: that
+    /// is cheaper than to carry a dozen bytes on the heap from one thread to another.
     pub(crate) fn new(event: &Event, names: &Names) -> Result<Self> {
         let (kind, source) = names.numbers(event)?;
         Ok(Self {
             event: event.clone(),
             kind,
             source,
-            attrs: record::encode_attributes(event),
         })
     }
 }

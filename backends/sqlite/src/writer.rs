@@ -274,7 +274,7 @@ impl Writer {
         }
         let mut published = written.published.into_iter();
         for append in batch.appends {
-            let answers = published.by_ref().take(append.rows.len()).collect();
+            let answers = append.rows.as_many(&mut published);
             append.answer(Ok(answers));
         }
         for flush in batch.flushes {
@@ -383,7 +383,8 @@ fn write(
     let names = stream.names.store(&tx)?;
     let now = stream.config.clock.now();
     let recorded = now.as_micros().max(place.recorded);
-    let rows: Vec<&Row> = batch.appends.iter().flat_map(|a| &a.rows).collect();
+    let appends = batch.appends.iter();
+    let rows: Vec<&Row> = appends.flat_map(|a| a.rows.as_slice()).collect();
     let mut next = place.next;
     let published = append::append(&tx, &rows, &mut next, recorded)?;
     let (entries, added) = appended(&rows, &published, recorded);

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use fanfare_core::backend::Published;
 use fanfare_core::position::Position;
+use fanfare_core::record;
 use rusqlite::{CachedStatement, Connection, OptionalExtension};
 
 use crate::row::{Row, id_column, integer, unsigned};
@@ -49,6 +50,7 @@ fn insert_chunk(
     time: i64,
     published: &mut Vec<Published>,
 ) -> rusqlite::Result<()> {
+    let mut attrs = Vec::with_capacity(64);
     let first = *next;
     for (row, (position, base)) in chunk.iter().zip((first..).zip((1..).step_by(WIDTH))) {
         statement.raw_bind_parameter(base, integer(position))?;
@@ -56,7 +58,9 @@ fn insert_chunk(
         statement.raw_bind_parameter(base + 2, row.source)?;
         statement.raw_bind_parameter(base + 3, row.kind)?;
         statement.raw_bind_parameter(base + 4, time)?;
-        statement.raw_bind_parameter(base + 5, row.attrs.as_slice())?;
+        attrs.clear();
+        record::write_attributes(&row.event, &mut attrs);
+        statement.raw_bind_parameter(base + 5, attrs.as_slice())?;
         let data = row.event.data().map(|data| &data.bytes()[..]);
         statement.raw_bind_parameter(base + 6, data)?;
     }

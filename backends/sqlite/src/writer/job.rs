@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error;
+use crate::few::Few;
 use crate::row::Row;
 use crate::subscription::Subscription;
 
@@ -23,8 +24,8 @@ pub(crate) enum Job {
 
 /// Append these events, or find them there already.
 pub(crate) struct Append {
-    pub(crate) rows: Vec<Row>,
-    reply: oneshot::Sender<Result<Vec<Published>>>,
+    pub(crate) rows: Few<Row>,
+    reply: oneshot::Sender<Result<Few<Published>>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -91,8 +92,8 @@ impl Queue {
     }
 
     /// Appends events; answers in order.
-    pub(crate) async fn append(&self, rows: Vec<Row>) -> Result<Vec<Published>> {
-        let bytes: usize = rows.iter().map(|row| row.event.size()).sum();
+    pub(crate) async fn append(&self, rows: Few<Row>) -> Result<Few<Published>> {
+        let bytes: usize = rows.as_slice().iter().map(|row| row.event.size()).sum();
         let kib = u32::try_from(bytes / 1024 + 1)
             .unwrap_or(u32::MAX)
             .min(self.kib);
@@ -145,7 +146,7 @@ impl Queue {
 }
 
 impl Append {
-    pub(crate) fn answer(self, result: Result<Vec<Published>>) {
+    pub(crate) fn answer(self, result: Result<Few<Published>>) {
         // Whoever asked may be gone; the events are stored all the same.
         let _ = self.reply.send(result);
     }
