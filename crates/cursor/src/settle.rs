@@ -82,6 +82,14 @@ impl Cursor {
     pub fn redrive(&mut self, position: u64, generation: u64, key: Option<&str>) {
         let parked = self.lanes.unpark(position);
         let current = generation == self.place.generation;
+        if current && self.ledger.has_dead(position) && self.standing(position).is_some() {
+            // A letter of the same event from before a seek was redriven: one delivery serves both.
+            self.ledger.change(position, |tally| {
+                tally.dead -= 1;
+                tally.extra = tally.extra.saturating_sub(1);
+            });
+            return;
+        }
         if current && self.ledger.has_dead(position) {
             self.ledger.change(position, |tally| tally.dead -= 1);
         } else if current {
