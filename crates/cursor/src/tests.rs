@@ -259,6 +259,24 @@ fn a_parked_key_waits_for_its_dead_letter() {
 }
 
 #[test]
+fn letters_from_before_and_after_a_seek_share_one_delivery() {
+    let mut cursor = Cursor::new(options(false), 0, 0);
+    let rejected = || Settlement::DeadLetter {
+        reason: "rejected".into(),
+        error: String::new(),
+    };
+    let first = simple(&mut cursor, 1, at(0), 1);
+    cursor.settle(1, first.epoch, rejected(), at(0));
+    cursor.seek(0);
+    let second = simple(&mut cursor, 1, at(0), 1);
+    cursor.settle(1, second.epoch, rejected(), at(0));
+    cursor.redrive(1, 0, None);
+    cursor.redrive(1, 1, None);
+    let tally = cursor.tally();
+    assert_eq!((tally.dead, tally.extra, cursor.waiting()), (0, 0, 1));
+}
+
+#[test]
 fn blocked_events_are_bounded() {
     let mut cursor = Cursor::new(options(true), 0, 0);
     for _ in 0..5 {
