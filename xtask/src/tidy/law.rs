@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{Result, command};
 
 /// Each crate of ours, what it may import of ours, and what its tests may import besides.
-const LAW: [(&str, &[&str], &[&str]); 13] = [
+const LAW: [(&str, &[&str], &[&str]); 15] = [
     ("fanfare-core", &[], &[]),
     ("fanfare-macros", &[], &[]),
     ("fanfare-cursor", &["fanfare-core"], &[]),
@@ -20,7 +20,17 @@ const LAW: [(&str, &[&str], &[&str]); 13] = [
         &["fanfare-core", "fanfare-cursor"],
         &["fanfare-conformance", "fanfare-bus"],
     ),
-    ("fanfare-redis", &["fanfare-core"], &["fanfare-conformance"]),
+    ("fanfare-fleet", &["fanfare-core"], &[]),
+    (
+        "fanfare-redis",
+        &["fanfare-core", "fanfare-fleet"],
+        &["fanfare-conformance"],
+    ),
+    (
+        "fanfare-postgres",
+        &["fanfare-core", "fanfare-fleet"],
+        &["fanfare-conformance"],
+    ),
     (
         "fanfare-bus",
         &["fanfare-core", "fanfare-macros"],
@@ -38,6 +48,7 @@ const LAW: [(&str, &[&str], &[&str]); 13] = [
             "fanfare-bus",
             "fanfare-macros",
             "fanfare-memory",
+            "fanfare-postgres",
             "fanfare-redis",
             "fanfare-sqlite",
         ],
@@ -55,7 +66,7 @@ const LAW: [(&str, &[&str], &[&str]); 13] = [
 
 /// Foreign crates that only some of ours may know: below the server nobody speaks HTTP, and only
 /// one backend speaks SQL to SQLite. Tests may.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 10] = [
     ("axum", &["fanfare-server"]),
     ("hyper", &["fanfare-server"]),
     ("hyper-util", &["fanfare-server"]),
@@ -63,6 +74,8 @@ const HOMES: [(&str, &[&str]); 8] = [
     ("reqwest", &["fanfare-cli"]),
     ("clap", &["fanfare-cli", "fanfare-bench"]),
     ("redis", &["fanfare-redis", "fanfare-bench"]),
+    ("deadpool-postgres", &["fanfare-postgres"]),
+    ("tokio-postgres", &["fanfare-postgres", "fanfare-bench"]),
     ("rusqlite", &["fanfare-sqlite", "fanfare-bench"]),
 ];
 
