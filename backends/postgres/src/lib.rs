@@ -1,2 +1,18 @@
-//! The PostgreSQL backend: an append-only log, a claim frontier for each subscription, leases over
-//! ranges. What must happen at once is a function in the database.
+//! The PostgreSQL backend: an append-only log with leases over ranges, one schema per stream.
+//!
+//! Publishers insert, in transactions of their own or of their callers. One process of a stream
+//! follows the sequence's locks to know up to where nothing earlier can still come; readers go no
+//! further. Each subscription has a claim frontier and leases over ranges. What must happen at once
+//! is a function in the stream's schema.
+
+#![expect(dead_code, reason = "being built")]
+
+mod backend;
+mod config;
+mod connect;
+mod error;
+mod log;
+mod migrate;
+
+pub use backend::PostgresBackend;
+pub use config::PostgresConfig;

@@ -1,0 +1,91 @@
+-- The log, what is known beside it, and the horizon up to which it may be read.
+
+CREATE TABLE ff.source (
+  number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name text NOT NULL UNIQUE
+);
+CREATE TABLE ff.type (
+  number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  name text NOT NULL UNIQUE
+);
+
+-- `id` is a UUID's 16 bytes, or zero bytes and the text (ff.id_bytes). `attrs` is what
+-- fanfare_core::record writes. The sequence hands positions out one by one: nextval's lock on it is
+-- how the horizon knows who may still commit.
+CREATE TABLE ff.log (
+  pos bigint GENERATED ALWAYS AS IDENTITY
+    (SEQUENCE NAME ff.log_pos CACHE 1 INCREMENT BY 1 NO CYCLE) PRIMARY KEY,
+  recorded timestamptz NOT NULL DEFAULT clock_timestamp(),
+  source int NOT NULL,
+  type int NOT NULL,
+  id bytea NOT NULL,
+  key text,
+  attrs bytea NOT NULL,
+  data bytea NOT NULL
+) PARTITION BY RANGE (pos);
+CREATE INDEX ON ff.log USING brin (recorded);
+-- The net below partitions that were not made in time.
+CREATE TABLE ff.log_rest PARTITION OF ff.log DEFAULT;
+
+-- The partitions, with their content once nothing more can come into them.
+CREATE TABLE ff.partition (
+  name text PRIMARY KEY,
+  low bigint NOT NULL,
+  high bigint NOT NULL,
+  made timestamptz NOT NULL DEFAULT clock_timestamp(),
+  events bigint,
+  bytes bigint
+);
+
+-- Ids of published events, in three buckets of time: current, previous, and one to be emptied.
+CREATE TABLE ff.ids_0 (source int, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
+CREATE TABLE ff.ids_1 (source int, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
+CREATE TABLE ff.ids_2 (source int, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
+-- `overlap`: transactions that may still write by the view before the last rotation; `{*}`: not
+-- looked at yet. While there are any, a new id goes into the previous bucket too.
+CREATE TABLE ff.bucket (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  current int NOT NULL DEFAULT 0,
+  since timestamptz NOT NULL DEFAULT clock_timestamp(),
+  overlap text[],
+  clean boolean NOT NULL DEFAULT true
+);
+INSERT INTO ff.bucket DEFAULT VALUES;
+
+-- Every event at or below `h` is committed or never comes. One process at a time moves it: the
+-- leader of this term, until its lease ends.
+CREATE TABLE ff.horizon (
+  one boolean PRIMARY KEY DEFAULT true CHECK (one),
+  h bigint NOT NULL DEFAULT 0,
+  trimmed bigint NOT NULL DEFAULT 0,
+  epoch text NOT NULL DEFAULT '',
+  leader uuid,
+  term bigint NOT NULL DEFAULT 0,
+  until timestamptz NOT NULL DEFAULT '-infinity'
+) WITH (fillfactor = 10, autovacuum_vacuum_threshold = 500, autovacuum_vacuum_scale_factor = 0);
+INSERT INTO ff.horizon DEFAULT VALUES;
+
+-- What went wrong with the log itself and was mended.
+CREATE TABLE ff.incident (
+  at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  what text NOT NULL
+);
+
+-- Shared values.
+CREATE SEQUENCE ff.state_version;
+CREATE TABLE ff.state (
+  key text PRIMARY KEY,
+  value bytea NOT NULL,
+  version bigint NOT NULL
+) WITH (fillfactor = 50);
+
+-- A row that another may read must not vanish in a crash after it was read.
+CREATE FUNCTION ff.sync_guard() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'local', true);
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER sync_guard BEFORE INSERT ON ff.log
+  FOR EACH STATEMENT EXECUTE FUNCTION ff.sync_guard();

@@ -1,0 +1,2 @@
+DROP FUNCTION ff.forget(bigint);
+DROP FUNCTION ff.needed();
