@@ -14,11 +14,14 @@ use fanfare_core::delivery::{Delivery, Settlement};
 use fanfare_core::event::Event;
 use fanfare_core::subscription::SubscriptionName;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::watch;
 use tower::{Layer, Service, ServiceExt};
 
 use crate::bus::{Bus, WeakBus};
 use crate::extract::{FromRequest, States};
 use crate::retry::reason;
+use crate::worker::Stage;
 
 /// Any error that a handler or layer may return.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -109,9 +112,19 @@ pub(crate) struct Scope {
     pub(crate) subscription: SubscriptionName,
     pub(crate) states: States,
     pub(crate) bus: WeakBus,
+    pub(crate) stage: watch::Receiver<Stage>,
+    /// What the handler needs and cannot reach, as long as it says so.
+    pub(crate) trouble: Mutex<Option<String>>,
 }
 
 impl Request {
+    /// Completes when the subscription stops taking: what can be given back, should be.
+    pub(crate) async fn draining(&self) {
+        let mut stage = self.scope.stage.clone();
+        // An error means that the subscription is gone altogether.
+        let _ = stage.wait_for(|stage| *stage >= Stage::Draining).await;
+    }
+
     /// The event.
     pub fn event(&self) -> &Event {
         &self.delivery.event

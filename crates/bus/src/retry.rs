@@ -16,6 +16,8 @@ pub mod reason {
     pub const UNDECODABLE: &str = "undecodable";
     /// No route matched.
     pub const UNHANDLED: &str = "unhandled";
+    /// The target of a forwarding can never take it.
+    pub const REFUSED: &str = "refused";
     /// The handler gave up.
     pub const REJECTED: &str = "rejected";
 }

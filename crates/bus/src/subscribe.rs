@@ -226,6 +226,20 @@ impl SubscribeBuilder {
         self.run(router.build()?, None).await
     }
 
+    /// Starts it with a handler of our own.
+    pub(crate) async fn call(self, call: Arc<dyn Call>) -> Result<Subscription> {
+        self.run(Routes::always(call), None).await
+    }
+
+    /// The name it was given, where that is one.
+    pub(crate) fn durable_name(&self) -> Result<SubscriptionName> {
+        match &self.name {
+            Some(Ok(name)) => Ok(name.clone()),
+            Some(Err(error)) => Err(error.duplicate()),
+            None => Err(Error::invalid("/name", "a name is needed")),
+        }
+    }
+
     async fn run(
         mut self,
         mut routes: Routes,

@@ -93,6 +93,19 @@ pub struct Consuming {
     pub duration: Histogram,
 }
 
+/// One forwarding's part in this process.
+#[derive(Debug, Default)]
+pub struct Forwarding {
+    /// Events that the target has, the repeats included.
+    pub forwarded: Counter,
+    /// Events that the target had already.
+    pub duplicates: Counter,
+    /// Publishes that failed or whose outcome is not known; all of them are repeated.
+    pub failures: Counter,
+    /// Events that the target can never take.
+    pub refused: Counter,
+}
+
 /// One subscription's numbers at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SubscriptionStats {
@@ -188,6 +201,7 @@ pub struct Telemetry {
     /// Pairs above the limit.
     other: Arc<Labelled>,
     consuming: Mutex<Vec<(SubscriptionName, Arc<Consuming>)>>,
+    forwarding: Mutex<Vec<(SubscriptionName, Arc<Forwarding>)>>,
 }
 
 impl Telemetry {
@@ -199,6 +213,7 @@ impl Telemetry {
             labelled: ArcSwap::default(),
             other: Arc::default(),
             consuming: Mutex::default(),
+            forwarding: Mutex::default(),
         }
     }
 
@@ -228,18 +243,18 @@ impl Telemetry {
 
     /// The counters of a subscription; the same ones when it is started again.
     pub fn consuming(&self, name: &SubscriptionName) -> Arc<Consuming> {
-        let mut consuming = self.consuming.lock();
-        if let Some((_, found)) = consuming.iter().find(|(known, _)| known == name) {
-            return Arc::clone(found);
-        }
-        let new = Arc::<Consuming>::default();
-        consuming.push((name.clone(), Arc::clone(&new)));
-        new
+        of_name(&self.consuming, name)
+    }
+
+    /// The counters of a forwarding; the same ones when it is started again.
+    pub fn forwarding(&self, name: &SubscriptionName) -> Arc<Forwarding> {
+        of_name(&self.forwarding, name)
     }
 
     /// Forgets a subscription that is gone for good.
     pub fn forget(&self, name: &SubscriptionName) {
         self.consuming.lock().retain(|(known, _)| known != name);
+        self.forwarding.lock().retain(|(known, _)| known != name);
     }
 
     pub(crate) fn on_publish(
@@ -269,6 +284,20 @@ impl Telemetry {
         self.publishing.failures.add(failures);
         self.publishing.published.add(all - duplicates - failures);
     }
+}
+
+/// The counters kept under a name, at zero when it is new.
+fn of_name<T: Default>(
+    all: &Mutex<Vec<(SubscriptionName, Arc<T>)>>,
+    name: &SubscriptionName,
+) -> Arc<T> {
+    let mut all = all.lock();
+    if let Some((_, found)) = all.iter().find(|(known, _)| known == name) {
+        return Arc::clone(found);
+    }
+    let new = Arc::<T>::default();
+    all.push((name.clone(), Arc::clone(&new)));
+    new
 }
 
 /// Adds up neighbours with the same source and type, so that a batch costs one look-up.

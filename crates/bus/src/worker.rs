@@ -87,7 +87,8 @@ impl CoreOptions {
 
 /// Where a subscription's tasks are in their life. Each stage includes the ones before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Stage {
+pub(crate) enum Stage {
+    /// All is well.
     Running,
     /// Nothing new is received or started.
     Draining,
@@ -176,12 +177,15 @@ impl Core {
         };
         let consumer = backend.consume(&spec.name, member.clone()).await?;
         let consuming = bus.telemetry().consuming(&spec.name);
+        let stage = watch::Sender::new(Stage::Running);
         let dispatch = Dispatch {
             routes,
             scope: Arc::new(Scope {
                 subscription: spec.name.clone(),
                 states,
                 bus: bus.downgrade(),
+                stage: stage.subscribe(),
+                trouble: Mutex::default(),
             }),
             timeout: options.timeout,
             unhandled: options.unhandled,
@@ -204,7 +208,7 @@ impl Core {
             telemetry: Arc::clone(bus.telemetry()),
             consuming,
             waiters: Arc::clone(&bus.0.waiters),
-            stage: watch::Sender::new(Stage::Running),
+            stage,
             mailbox: Mailbox::new(workers),
             held: Mutex::default(),
             any_lost: AtomicBool::new(false),
@@ -252,9 +256,10 @@ impl Core {
         SubscriptionStats::of(&self.spec.name, &self.consuming)
     }
 
-    /// The last error while the backend cannot be reached.
+    /// The last error while the backend, or what the handler needs, cannot be reached.
     pub(crate) fn failing(&self) -> Option<String> {
-        self.failing.lock().clone()
+        let failing = self.failing.lock().clone();
+        failing.or_else(|| self.dispatch.scope.trouble.lock().clone())
     }
 
     /// Runs the handler on an event that was never stored, in the caller's task.

@@ -16,6 +16,9 @@ mod broken;
 mod context;
 #[path = "bus/failing.rs"]
 mod failing;
+#[cfg(test)]
+#[path = "bus/forwarding.rs"]
+mod forwarding;
 #[path = "bus/publishing.rs"]
 mod publishing;
 #[path = "bus/shutdown.rs"]

@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 
 use crate::client::Client;
 use crate::commands::{
-    audit, backup, bench, conformance, dead_letters, demo, doctor, events, import, publish, serve,
-    subscriptions, tail,
+    audit, backup, bench, conformance, dead_letters, demo, doctor, events, forward, import,
+    publish, serve, subscriptions, tail,
 };
 use crate::failure::Result;
 use crate::output::Output;
@@ -78,6 +78,8 @@ pub(crate) enum Command {
     /// List, show, mend, redrive and discard deliveries that were given up.
     #[command(subcommand, alias = "dead-letter")]
     DeadLetters(dead_letters::DeadLetters),
+    /// Carry the events of one backend to another, in order per key, until stopped.
+    Forward(forward::Forward),
     /// Prove that no subscription lost an event; exit 1 when one did.
     Audit(audit::Audit),
     /// Check configuration, server and backend, and explain what is found.

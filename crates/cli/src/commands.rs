@@ -8,6 +8,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod forward;
 pub(crate) mod import;
 pub(crate) mod publish;
 pub(crate) mod serve;
@@ -29,6 +30,7 @@ pub(crate) async fn run(args: Args) -> Result<()> {
         Command::Events(command) => command.run(&common).await,
         Command::Subscriptions(command) => command.run(&common).await,
         Command::DeadLetters(command) => command.run(&common).await,
+        Command::Forward(command) => command.run(&common).await,
         Command::Audit(command) => command.run(&common).await,
         Command::Doctor(command) => command.run(&common).await,
         Command::Backup(command) => command.run(&common).await,

@@ -138,6 +138,15 @@ impl Settings {
 }
 
 impl Log {
+    /// What `filter` says, or the default.
+    pub(crate) fn with(filter: Option<&str>) -> Self {
+        let default = Self::default();
+        Self {
+            filter: filter.map_or(default.filter, Into::into),
+            format: default.format,
+        }
+    }
+
     /// Sends the log to standard error from now on.
     pub(crate) fn start(&self) -> Result<()> {
         let filter = EnvFilter::try_new(&self.filter).map_err(|error| {

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::{BUCKET_MICROS, Consuming, Counter, Histogram, Label, Labelled, Telemetry};
+use super::{BUCKET_MICROS, Consuming, Counter, Forwarding, Histogram, Label, Labelled, Telemetry};
 use crate::bus::Bus;
 
 impl Bus {
@@ -13,6 +13,7 @@ impl Bus {
         let telemetry = self.telemetry();
         publishing(&mut text, telemetry, self.0.queue.len());
         subscriptions(&mut text, telemetry);
+        forwardings(&mut text, telemetry);
         labelled(&mut text, telemetry);
         text.into_string()
     }
@@ -161,6 +162,46 @@ fn subscriptions(text: &mut Text, telemetry: &Telemetry) {
         "",
         all.iter().map(|(_, c)| c.running.get()).sum::<u64>(),
     );
+}
+
+type ReadForwarding = fn(&Forwarding) -> u64;
+
+/// Counters per forwarding: name, help, value.
+const PER_FORWARDING: [(&str, &str, ReadForwarding); 4] = [
+    (
+        "fanfare_forwarded_total",
+        "Events that the target has, the repeats included.",
+        |f| f.forwarded.get(),
+    ),
+    (
+        "fanfare_forward_duplicates_total",
+        "Forwarded events that the target had already.",
+        |f| f.duplicates.get(),
+    ),
+    (
+        "fanfare_forward_failures_total",
+        "Publishes on the target that failed and are repeated.",
+        |f| f.failures.get(),
+    ),
+    (
+        "fanfare_forward_refused_total",
+        "Events that the target can never take, dead letters here.",
+        |f| f.refused.get(),
+    ),
+];
+
+fn forwardings(text: &mut Text, telemetry: &Telemetry) {
+    let all = telemetry.forwarding.lock().clone();
+    for (metric, help, read) in PER_FORWARDING {
+        if all.is_empty() {
+            return;
+        }
+        text.family(metric, "counter", help);
+        for (name, forwarding) in &all {
+            let label = format!("subscription=\"{}\"", escape(name.as_str()));
+            text.sample(metric, &label, read(forwarding));
+        }
+    }
 }
 
 type Status = (&'static str, fn(&Labelled) -> &Counter);

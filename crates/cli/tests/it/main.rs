@@ -7,6 +7,7 @@ mod config;
 mod dead_letters;
 mod demo;
 mod events;
+mod forward;
 mod guide;
 mod import;
 mod process;
