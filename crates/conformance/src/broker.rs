@@ -6,19 +6,20 @@
 //! never killed.
 
 mod engine;
+mod family;
 mod proxy;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use fanfare_core::clock::Clock;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-pub use engine::{Durability, Engine, redis};
+pub use engine::{Durability, Engine, postgres, redis};
 pub use proxy::{Fault, Proxy};
 
 /// How long a broker may take to accept connections.
@@ -52,6 +53,8 @@ impl Broker {
                 durability,
                 child: Mutex::new(None),
             };
+            let not_prepared = |error| broker.engine.not_started(error);
+            (broker.engine.prepare)(broker.dir()).map_err(not_prepared)?;
             match broker.restart().await {
                 Ok(()) => return Ok(broker),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
@@ -76,23 +79,25 @@ impl Broker {
         self.dir.path()
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// `kill -9` of all its processes, and waits until they are gone.
     pub fn kill(&self) -> io::Result<()> {
         let Some(mut child) = self.child.lock().take() else {
             return Ok(());
         };
+        let killed = family::kill(child.id());
         child.kill()?;
-        child.wait().map(drop)
+        child.wait()?;
+        killed
     }
 
-    /// `SIGSTOP`: it holds its connections and answers nothing.
+    /// `SIGSTOP` of all its processes: it holds its connections and answers nothing.
     pub fn pause(&self) -> io::Result<()> {
-        self.signal("STOP")
+        family::pause(self.process()?)
     }
 
     /// `SIGCONT` after [`Broker::pause`].
     pub fn resume(&self) -> io::Result<()> {
-        self.signal("CONT")
+        family::resume(self.process()?)
     }
 
     /// Starts it again on the same port and data, killing it first where it still runs.
@@ -130,20 +135,10 @@ impl Broker {
         ))
     }
 
-    fn signal(&self, name: &str) -> io::Result<()> {
-        let id = match self.child.lock().as_ref() {
-            Some(child) => child.id(),
-            None => return Err(io::Error::other("the broker does not run")),
-        };
-        // The standard library has no signals but KILL, and `unsafe` is forbidden here.
-        let sent = Command::new("kill")
-            .args([format!("-{name}"), id.to_string()])
-            .status()?;
-        if sent.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("kill -{name} {id} failed")))
-        }
+    fn process(&self) -> io::Result<u32> {
+        let child = self.child.lock();
+        let running = child.as_ref().map(Child::id);
+        running.ok_or_else(|| io::Error::other("the broker does not run"))
     }
 }
 
@@ -195,14 +190,24 @@ mod tests {
         let broker = Broker::start(redis(), Durability::Always).await.unwrap();
         let other = Broker::start(redis(), Durability::Off).await.unwrap();
         assert_ne!(broker.address(), other.address());
-        assert!((redis().ready)(broker.address()));
+        check(redis(), &broker).await;
+    }
+
+    #[tokio::test]
+    async fn a_private_postgres_is_killed_stopped_and_started_again() {
+        let broker = Broker::start(postgres(), Durability::Always).await.unwrap();
+        check(postgres(), &broker).await;
+    }
+
+    async fn check(engine: Engine, broker: &Broker) {
+        assert!((engine.ready)(broker.address()));
         broker.pause().unwrap();
-        assert!(!(redis().ready)(broker.address()));
+        assert!(!(engine.ready)(broker.address()));
         broker.resume().unwrap();
         broker.kill().unwrap();
-        assert!(!(redis().ready)(broker.address()));
+        assert!(!(engine.ready)(broker.address()));
         broker.restart().await.unwrap();
-        assert!((redis().ready)(broker.address()));
+        assert!((engine.ready)(broker.address()));
     }
 
     #[test]

@@ -1,11 +1,15 @@
 //! What differs between the brokers: program, arguments, and how one tells that it is ready. A new
-//! engine is one more function at the end of this file.
+//! engine is one more function at the end of this file, or a file of its own.
+
+mod postgres;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+
+pub use postgres::postgres;
 
 /// How long one question to a starting broker may take.
 const PROBE_LIMIT: Duration = Duration::from_millis(300);
@@ -28,6 +32,8 @@ pub struct Engine {
     pub name: &'static str,
     /// Debian's package with the program.
     pub package: &'static str,
+    /// Fills an empty directory.
+    pub(super) prepare: fn(&Path) -> io::Result<()>,
     /// Starts it in the foreground on this directory and port.
     pub(super) command: fn(&Path, u16, Durability) -> Command,
     /// Whether it answers.
@@ -57,6 +63,7 @@ pub fn redis() -> Engine {
     Engine {
         name: "redis",
         package: "redis-server",
+        prepare: |_| Ok(()),
         command: redis_command,
         ready: |address| ask(address, b"PING\r\n", b"+PONG").unwrap_or(false),
         url: |address| format!("redis://{address}/"),
