@@ -23,7 +23,15 @@ const MIGRATIONS: [Migration; 2] = [
     },
     Migration {
         name: "subscriptions",
-        up: &[include_str!("sql/migrations/0002_subscriptions.up.sql")],
+        up: &[
+            include_str!("sql/migrations/0002_subscriptions.up.sql"),
+            include_str!("sql/functions/lease.sql"),
+            include_str!("sql/functions/claim.sql"),
+            include_str!("sql/functions/settle.sql"),
+            include_str!("sql/functions/interest.sql"),
+            include_str!("sql/functions/operate.sql"),
+            include_str!("sql/functions/letters.sql"),
+        ],
         down: include_str!("sql/migrations/0002_subscriptions.down.sql"),
     },
 ];
