@@ -412,7 +412,12 @@ impl Admin for RedisBackend {
         self.check_open()?;
         let mut numbers = redis::cmd("HMGET");
         numbers.arg(self.wire.key("n")).arg("events").arg("bytes");
-        let (events, bytes): (Option<u64>, Option<u64>) = self.wire.run(&numbers).await?;
+        let (mut events, bytes): (Option<u64>, Option<u64>) = self.wire.run(&numbers).await?;
+        if self.wire.config.form.is_foreign() {
+            let mut length = redis::cmd("XLEN");
+            length.arg(&self.wire.config.stream);
+            events = Some(self.wire.run(&length).await?);
+        }
         let first = self.log.page(0).await?;
         let last = self.log.page_before(None).await?;
         Ok(StreamStats {

@@ -107,7 +107,7 @@ impl Backend for RedisBackend {
             pause: true,
             seek: true,
             audit: true,
-            foreign_input: false,
+            foreign_input: config.form.is_foreign(),
             shared: true,
             limits: Limits {
                 data_bytes: config.max_data_bytes,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use fanfare_core::clock::Clock;
 
+use crate::form::Form;
+
 /// Server, stream, bounds and clock.
 #[derive(Clone)]
 pub struct RedisConfig {
@@ -11,6 +13,8 @@ pub struct RedisConfig {
     pub url: String,
     /// The stream's key. Everything else stands under `{stream}:ff:`.
     pub stream: String,
+    /// How events stand in the stream's entries. Default: frames.
+    pub form: Form,
     /// The most bytes of frames kept; publishers get [`Full`](fanfare_core::ErrorKind::Full) when
     /// nothing can be trimmed. 0: as much as the server has. Default 0.
     pub max_bytes: u64,
@@ -48,6 +52,7 @@ impl RedisConfig {
         Self {
             url: url.into(),
             stream: stream.into(),
+            form: Form::default(),
             max_bytes: 0,
             retention: Duration::from_hours(168),
             dedup_window: Duration::from_mins(10),

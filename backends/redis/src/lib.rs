@@ -3,7 +3,8 @@
 //! Events of one flush are one stream entry, a frame. Each subscription has a claim frontier and
 //! leases over ranges, kept beside the stream under `{stream}:ff:`, so that the cost is per batch.
 //! Every process reads the stream once, whatever the number of its subscriptions. Redis's own
-//! consumer groups are not used: they know neither patterns nor parts of a frame.
+//! consumer groups are not used: they know neither patterns nor parts of a frame. On streams that other
+//! services write, one event is one entry in their [`Form`]; the rest is the same.
 
 mod admin;
 mod backend;
@@ -12,6 +13,7 @@ mod connect;
 mod consume;
 mod dead_letters;
 mod error;
+mod form;
 mod frame;
 mod history;
 mod log;
@@ -25,3 +27,4 @@ mod subscription;
 
 pub use backend::RedisBackend;
 pub use config::RedisConfig;
+pub use form::{EntryForm, Form};

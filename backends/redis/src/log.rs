@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Bytes;
 use fanfare_core::error::Result;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
@@ -14,7 +13,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::connect::Wire;
 use crate::error::map;
-use crate::frame::{self, Slot};
+use crate::form::Form;
+use crate::frame::Slot;
 use crate::place::{end_of, entry_of, head_of, index_of, of_entry};
 
 /// Frames in one page.
@@ -54,23 +54,17 @@ impl Frame {
         self.head | (self.slots.len().saturating_sub(1)) as u128
     }
 
-    fn read(entry: Entry) -> Option<Self> {
+    fn read(form: &Form, entry: &Entry) -> Option<Self> {
         let (id, fields) = entry;
-        let head = of_entry(&id)?;
-        let mut pairs = fields.chunks_exact(2);
-        let body = pairs.find(|pair| pair.first().is_some_and(|name| name == b"f"));
-        let body = body.and_then(|pair| pair.get(1).cloned());
-        let bytes = Bytes::from(body.unwrap_or_else(|| fields.concat()));
-        let size = bytes.len();
-        let slots = match frame::decode(bytes.clone()) {
-            Ok(events) => events.into_iter().map(Slot::Event).collect(),
-            Err(_) => vec![Slot::Raw(bytes)],
+        let Some(head) = of_entry(id) else {
+            tracing::error!(
+                id,
+                "an entry whose sequence number has no position is passed over"
+            );
+            return None;
         };
-        Some(Self {
-            head,
-            slots,
-            bytes: size,
-        })
+        let (slots, bytes) = form.read(fields);
+        Some(Self { head, slots, bytes })
     }
 }
 
@@ -181,7 +175,7 @@ impl Log {
         range.arg(&self.wire.config.stream).arg(from).arg("+");
         range.arg("COUNT").arg(PAGE);
         let entries: Vec<Entry> = self.wire.run(&range).await?;
-        Ok(frames(entries))
+        Ok(self.frames(entries))
     }
 
     /// Frames that end before `position`, or hold it, newest first.
@@ -191,7 +185,7 @@ impl Log {
         range.arg(&self.wire.config.stream).arg(from).arg("-");
         range.arg("COUNT").arg(PAGE);
         let entries: Vec<Entry> = self.wire.run(&range).await?;
-        Ok(frames(entries))
+        Ok(self.frames(entries))
     }
 
     /// The slots at these positions, as far as they are still there.
@@ -224,7 +218,7 @@ impl Log {
                     .arg(&id);
             }
             let answers: Vec<Vec<Entry>> = self.wire.run_all(&pipeline).await?;
-            let frames = frames(answers.into_iter().flatten());
+            let frames = self.frames(answers.into_iter().flatten());
             for position in positions {
                 let frame = frames.iter().find(|frame| frame.head == head_of(*position));
                 let slot = frame.and_then(|frame| frame.get(*position));
@@ -234,13 +228,21 @@ impl Log {
         Ok(found)
     }
 
+    fn frames(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Arc<Frame>> {
+        let form = &self.wire.config.form;
+        let read = entries
+            .into_iter()
+            .filter_map(|entry| Frame::read(form, &entry));
+        read.map(Arc::new).collect()
+    }
+
     fn append(&self, entries: Vec<Entry>) {
         if entries.is_empty() {
             return;
         }
         let most = self.wire.config.cache_bytes;
         let mut cache = self.cache.lock();
-        for frame in frames(entries) {
+        for frame in self.frames(entries) {
             cache.push(frame, most);
         }
         drop(cache);
@@ -256,11 +258,6 @@ impl Log {
             notify.notify_waiters();
         }
     }
-}
-
-fn frames(entries: impl IntoIterator<Item = Entry>) -> Vec<Arc<Frame>> {
-    let read = entries.into_iter().filter_map(Frame::read);
-    read.map(Arc::new).collect()
 }
 
 /// The id of the newest entry of a stream.

@@ -9,7 +9,6 @@ use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::event::Event;
 use fanfare_core::position::Position;
 use fanfare_core::timestamp::Timestamp;
-use redis::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connect::{Answer, Arguments, Wire};
@@ -25,6 +24,8 @@ const RETRY: std::time::Duration = std::time::Duration::from_millis(100);
 struct Wanted {
     event: Event,
     identity: Vec<u8>,
+    /// Where each event has an entry of its own.
+    entry: Option<Vec<Vec<u8>>>,
     answer: oneshot::Sender<Result<Published>>,
 }
 
@@ -33,6 +34,7 @@ struct Wanted {
 pub(crate) struct Publisher {
     queue: mpsc::Sender<Vec<Wanted>>,
     flushing: watch::Receiver<bool>,
+    wire: Arc<Wire>,
 }
 
 impl std::fmt::Debug for Wanted {
@@ -48,13 +50,20 @@ impl Publisher {
         closed: watch::Receiver<bool>,
     ) -> Self {
         let (queue, wanted) = mpsc::channel(wire.config.queue.max(1));
-        let flusher = Flusher { wire, retention };
+        let flusher = Flusher {
+            wire: wire.clone(),
+            retention,
+        };
         let (running, flushing) = watch::channel(true);
         tokio::spawn(async move {
             flusher.run(wanted, closed).await;
             running.send_replace(false);
         });
-        Self { queue, flushing }
+        Self {
+            queue,
+            flushing,
+            wire,
+        }
     }
 
     /// Waits until everything queued is flushed, after the close.
@@ -77,8 +86,16 @@ impl Publisher {
                 answers.push(Err(error));
                 continue;
             }
+            let entry = match self.wire.config.form.entry(event) {
+                Ok(entry) => entry,
+                Err(error) => {
+                    answers.push(Err(error));
+                    continue;
+                }
+            };
             let (answer, answered) = oneshot::channel();
             wanted.push(Wanted {
+                entry,
                 identity: frame::identity(event),
                 event: event.clone(),
                 answer,
@@ -160,10 +177,9 @@ impl Flusher {
         let deadline = self.wire.config.clock.now() + self.wire.config.publish_timeout;
         while !fresh.is_empty() {
             match self.append(&fresh, deadline).await {
-                Ok(Appended::At(head)) => {
-                    for (index, wanted) in fresh.drain(..).enumerate() {
-                        let position = Some(Position(head | index as u128));
-                        tell_all(wanted, &mut copies, position, false);
+                Ok(Appended::At(positions)) => {
+                    for (wanted, position) in fresh.drain(..).zip(positions) {
+                        tell_all(wanted, &mut copies, Some(Position(position)), false);
                     }
                 }
                 Ok(Appended::Duplicates(places)) => {
@@ -199,28 +215,25 @@ impl Flusher {
     }
 
     async fn append_once(&self, fresh: &[Wanted]) -> Result<Appended> {
-        let config = &self.wire.config;
-        let events: Vec<Event> = fresh.iter().map(|wanted| wanted.event.clone()).collect();
-        let frame = frame::encode(&events);
-        let mut arguments = Arguments::default()
-            .number(config.dedup_window.as_micros())
-            .number(config.dedup_ids)
-            .number(config.max_bytes)
-            .number(frame.len())
-            .bytes(frame);
-        for wanted in fresh {
-            arguments.push(wanted.identity.clone());
-        }
-        let answer: Value = self
-            .wire
-            .try_script(&scripts::PUBLISH, &arguments)
-            .await
-            .map_err(map_write)?;
-        let mut answer = Answer::new(answer, "publish")?;
+        let own_entries = fresh.iter().all(|wanted| wanted.entry.is_some());
+        let answer = if own_entries {
+            let arguments = self.entries(fresh);
+            self.wire.try_script(&scripts::ENTRIES, &arguments).await
+        } else {
+            let arguments = self.frame(fresh);
+            self.wire.try_script(&scripts::PUBLISH, &arguments).await
+        };
+        let mut answer = Answer::new(answer.map_err(map_write)?, "publish")?;
         match answer.next::<String>()?.as_str() {
             "appended" => {
-                let head = of_entry(&answer.next::<String>()?);
-                head.map(Appended::At).ok_or_else(|| unexpected("publish"))
+                let mut positions = Vec::with_capacity(fresh.len());
+                while let Some(id) = answer.next_if_any::<String>()? {
+                    positions.push(of_entry(&id).ok_or_else(|| unexpected("publish"))?);
+                }
+                if let [head] = positions[..] {
+                    positions.extend((1..fresh.len()).map(|index| head | index as u128));
+                }
+                Ok(Appended::At(positions))
             }
             "duplicate" => {
                 let mut places = Vec::new();
@@ -234,6 +247,38 @@ impl Flusher {
             "full" => Ok(Appended::Full),
             _ => Err(unexpected("publish")),
         }
+    }
+
+    fn frame(&self, fresh: &[Wanted]) -> Arguments {
+        let config = &self.wire.config;
+        let events: Vec<Event> = fresh.iter().map(|wanted| wanted.event.clone()).collect();
+        let frame = frame::encode(&events);
+        let mut arguments = Arguments::default()
+            .number(config.dedup_window.as_micros())
+            .number(config.dedup_ids)
+            .number(config.max_bytes)
+            .number(frame.len())
+            .bytes(frame);
+        for wanted in fresh {
+            arguments.push(wanted.identity.clone());
+        }
+        arguments
+    }
+
+    fn entries(&self, fresh: &[Wanted]) -> Arguments {
+        let config = &self.wire.config;
+        let mut arguments = Arguments::default()
+            .number(config.dedup_window.as_micros())
+            .number(config.dedup_ids)
+            .number(fresh.len());
+        for wanted in fresh {
+            let entry = wanted.entry.as_deref().unwrap_or_default();
+            arguments = arguments.bytes(wanted.identity.clone()).number(entry.len());
+            for part in entry {
+                arguments.push(part.clone());
+            }
+        }
+        arguments
     }
 }
 
@@ -265,17 +310,15 @@ fn full() -> Error {
 }
 
 fn fail(fresh: &mut Vec<Wanted>, copies: &mut Copies, error: &Error) {
-    let rest = fresh
-        .drain(..)
-        .chain(copies.drain().flat_map(|(_, more)| more));
-    for wanted in rest {
+    let others = copies.drain().flat_map(|(_, more)| more);
+    for wanted in fresh.drain(..).chain(others) {
         let _ = wanted.answer.send(Err(error.duplicate()));
     }
 }
 
 enum Appended {
-    /// As the entry whose first event has this position.
-    At(u128),
+    /// At these positions, one each.
+    At(Vec<u128>),
     /// Not: these were there before, by their place in the frame.
     Duplicates(Vec<usize>),
     Full,

@@ -68,6 +68,10 @@ impl Retention {
 
     /// Removes entries at or before `until` that nobody needs, about `most` bytes of them.
     async fn trim(&self, until: u128, most: u64) -> Result<()> {
+        if self.wire.config.form.is_foreign() {
+            // Others may still need it.
+            return Ok(());
+        }
         let mut left = most;
         loop {
             let (removed, more) = self.trim_step(until, left).await?;

@@ -35,7 +35,8 @@ macro_rules! script {
     };
 }
 
-script!(PUBLISH: "publish");
+script!(PUBLISH: "dedup", "publish");
+script!(ENTRIES: "dedup", "entries");
 script!(CLAIM: "lease", "claim");
 script!(SETTLE: "lease", "settle");
 script!(BURY: "lease", "bury");

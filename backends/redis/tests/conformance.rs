@@ -1,4 +1,4 @@
-//! The published suite against a real redis-server.
+//! The published suite against a real redis-server: frames of ours, and one event per entry.
 
 use std::sync::Arc;
 
@@ -7,28 +7,41 @@ use fanfare_conformance::Target;
 use fanfare_conformance::broker::{Durability, Server, redis};
 use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
-use fanfare_redis::{RedisBackend, RedisConfig};
+use fanfare_redis::{EntryForm, Form, RedisBackend, RedisConfig};
 use tokio::sync::OnceCell;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Redis {
+    name: &'static str,
     server: OnceCell<Server>,
+    form: Form,
 }
 
 impl Redis {
+    fn new(name: &'static str, form: Form) -> Self {
+        Self {
+            name,
+            server: OnceCell::new(),
+            form,
+        }
+    }
+
     async fn config(&self, stream: &str) -> Result<RedisConfig> {
         let start = || async { Server::open(redis(), Durability::Periodic).await };
         let server = self.server.get_or_try_init(start).await;
         let server =
             server.map_err(|e| Error::new(ErrorKind::Unavailable, "no redis").because(e))?;
-        Ok(RedisConfig::new(server.url(), stream))
+        Ok(RedisConfig {
+            form: self.form.clone(),
+            ..RedisConfig::new(server.url(), stream)
+        })
     }
 }
 
 #[async_trait]
 impl Target for Redis {
     fn name(&self) -> String {
-        "redis".into()
+        self.name.into()
     }
 
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
@@ -36,6 +49,10 @@ impl Target for Redis {
     }
 
     async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
+        if matches!(self.form, Form::Entries(_)) {
+            // Others may still need what is there: nothing is removed, and nothing is refused.
+            return None;
+        }
         let opened = async {
             let config = RedisConfig {
                 max_bytes: bytes,
@@ -48,4 +65,13 @@ impl Target for Redis {
     }
 }
 
-fanfare_conformance::suite!(Redis::default());
+#[test]
+fn conformance_of_frames() {
+    fanfare_conformance::check(Arc::new(Redis::new("redis", Form::Frames)));
+}
+
+#[test]
+fn conformance_of_entries() {
+    let form = Form::Entries(EntryForm::preset("cloudevents").unwrap());
+    fanfare_conformance::check(Arc::new(Redis::new("redis, an event an entry", form)));
+}

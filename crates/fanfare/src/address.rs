@@ -10,7 +10,14 @@ use fanfare_core::{Error, Result};
 pub const DEFAULT_STREAM: &str = "fanfare";
 
 /// Parameters whose values are safe to show; every other one is hidden.
-const PUBLIC_PARAMETERS: [&str; 5] = ["stream", "mode", "max_events", "max_bytes", "retention"];
+const PUBLIC_PARAMETERS: [&str; 6] = [
+    "stream",
+    "mode",
+    "max_events",
+    "max_bytes",
+    "retention",
+    "wire",
+];
 
 /// A backend URL in its parts.
 #[derive(Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use fanfare_core::backend::Backend;
 use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
-use fanfare_redis::{RedisBackend, RedisConfig};
+use fanfare_redis::{EntryForm, Form, RedisBackend, RedisConfig};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
 use crate::address::Address;
@@ -153,7 +153,8 @@ async fn redis(address: Address) -> Result<Arc<dyn Backend>> {
     Ok(RedisBackend::open(redis_config(address)?).await?)
 }
 
-/// `redis://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`.
+/// `redis://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`; on a stream of
+/// another service `&wire=PRESET`.
 fn redis_config(mut address: Address) -> Result<RedisConfig> {
     let stream = address.take_stream()?;
     let url = format!("{}:{}", address.scheme(), address.path());
@@ -165,8 +166,19 @@ fn redis_config(mut address: Address) -> Result<RedisConfig> {
     if let Some(retention) = address.take("retention") {
         config.retention = duration::parse(&retention)?;
     }
+    if let Some(wire) = address.take("wire") {
+        config.form = Form::Entries(EntryForm::preset(&wire).ok_or_else(unknown_wire)?);
+    }
     address.finish()?;
     Ok(config)
+}
+
+fn unknown_wire() -> Error {
+    Error::invalid(
+        "/backend",
+        "`wire` in a redis: URL is one of cloudevents, job-lifecycle, notifications, crud-audit, \
+         identity-mail and workflow",
+    )
 }
 
 #[cfg(test)]
@@ -195,6 +207,7 @@ mod tests {
             "memory:?x=1",
             "redis://ada:hunter2@host/?x=1",
             "redis:?stream=a b",
+            "redis:?wire=morse",
         ] {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
