@@ -3,29 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use fanfare_core::error::Result;
-use fanfare_core::event::Event;
 use fanfare_core::timestamp::Timestamp;
+use fanfare_fleet::Slot;
 use tokio::sync::{Notify, watch};
 
 use crate::connect::Database;
-
-/// An event, or bytes that are none.
-#[derive(Debug, Clone)]
-pub(crate) enum Slot {
-    Event(Event),
-    Raw(Bytes),
-}
-
-impl Slot {
-    pub(crate) fn event(&self) -> Option<&Event> {
-        match self {
-            Self::Event(event) => Some(event),
-            Self::Raw(_) => None,
-        }
-    }
-}
 
 /// One row of the log.
 #[derive(Debug)]

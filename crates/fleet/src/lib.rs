@@ -1,3 +1,18 @@
-//! One member's side of a subscription that several processes share: reading ahead, claiming,
-//! handing out. What the engine does at once is behind a trait. Used by the Redis and PostgreSQL
-//! backends; backends of one process use the cursor crate instead.
+//! One member's side of a subscription that several processes share: reading ahead, claiming, handing
+//! out, settling. What the engine does at once is behind [`Engine`]. Used by the backends whose
+//! state is on a server; backends of one process have the cursor crate instead.
+
+mod claim;
+mod consumer;
+mod engine;
+mod frame;
+mod settle;
+mod slot;
+mod subscription;
+
+pub use consumer::FleetConsumer;
+pub use engine::{Answer, Ask, Engine, Granted, How, Page, Run, neighbours};
+pub use frame::{decode, encode};
+pub use settle::settle;
+pub use slot::Slot;
+pub use subscription::{Interest, Stored, corrupt, read_spec, texts, unknown, write_spec};
