@@ -365,9 +365,9 @@ impl Consumer for SqliteConsumer {
 
 impl Drop for SqliteConsumer {
     fn drop(&mut self) {
-        // The leases of an external member end by time, unless its subscription ends with it.
-        let ends = self.kind == MemberKind::Embedded || self.subscription.number.is_none();
-        if ends && !*self.closed.get_mut() {
+        // A member that is gone without closing has died: its leases end by time, unless its
+        // subscription ends with it.
+        if self.subscription.number.is_none() && !*self.closed.get_mut() {
             self.leave();
         }
     }

@@ -369,6 +369,12 @@ impl Subscription {
         self.core.stats()
     }
 
+    /// Waits until this process's part in it is as `reached` wants it; asked anew whenever
+    /// something was settled.
+    pub async fn until(&self, reached: impl Fn(&SubscriptionStats) -> bool) {
+        self.core.until(reached).await;
+    }
+
     /// The whole of it, as the backend knows it.
     pub async fn info(&self) -> Result<SubscriptionInfo> {
         self.bus.backend().admin().get(self.name()).await

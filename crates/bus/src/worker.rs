@@ -130,6 +130,8 @@ pub(crate) struct Core {
     done: Mutex<Vec<Finished>>,
     /// Something is done.
     settle: Notify,
+    /// Settlements were answered and counted.
+    counted: Notify,
     /// Tasks that may still receive or finish deliveries.
     busy: AtomicUsize,
     failing: Mutex<Option<String>>,
@@ -215,6 +217,7 @@ impl Core {
             room: Notify::new(),
             done: Mutex::default(),
             settle: Notify::new(),
+            counted: Notify::new(),
             busy: AtomicUsize::new(workers + 1),
             failing: Mutex::default(),
             released: AtomicU64::new(0),
@@ -250,6 +253,18 @@ impl Core {
 
     pub(crate) fn receives(&self, event: &Event) -> bool {
         self.spec.patterns.matches(event.event_type())
+    }
+
+    pub(crate) async fn until(&self, reached: impl Fn(&SubscriptionStats) -> bool) {
+        loop {
+            let mut counted = pin!(self.counted.notified());
+            // Before looking: what is counted meanwhile is then not missed.
+            counted.as_mut().enable();
+            if reached(&self.stats()) {
+                return;
+            }
+            counted.await;
+        }
     }
 
     pub(crate) fn stats(&self) -> SubscriptionStats {

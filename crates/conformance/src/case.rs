@@ -64,6 +64,8 @@ pub enum Need {
     Audit,
     /// Data outlive the backend's handle.
     Durable,
+    /// Several processes may open it at once.
+    Shared,
 }
 
 impl Need {
@@ -82,6 +84,7 @@ impl Need {
             Self::Seek => "where seek is offered",
             Self::Audit => "where the audit is offered",
             Self::Durable => "where it is durable",
+            Self::Shared => "where several processes may open it",
         })
     }
 
@@ -101,6 +104,7 @@ impl Need {
             Self::Seek => (has.seek, "seek = false"),
             Self::Audit => (has.audit, "audit = false"),
             Self::Durable => (has.durable, "durable = false"),
+            Self::Shared => (has.shared, "shared = false"),
         };
         (!offered).then_some(reason)
     }

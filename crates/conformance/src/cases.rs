@@ -9,6 +9,7 @@ mod deliver;
 mod drain;
 mod enqueue;
 mod external;
+mod fleet;
 mod handle;
 mod history;
 mod lease;
@@ -35,6 +36,7 @@ const TOPICS: &[&[Case]] = &[
     lease::CASES,
     external::CASES,
     crash::CASES,
+    fleet::CASES,
     retry::CASES,
     order::CASES,
     park::CASES,

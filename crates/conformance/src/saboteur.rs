@@ -62,6 +62,9 @@ const GROUPS: &[&[Saboteur]] = &[
     restart::SABOTEURS,
 ];
 
+/// What names the cases that a memory backend can only play: see [`nobody`].
+pub const PLAYED: [&str; 2] = ["restart", "fleet"];
+
 /// Every saboteur, by promise.
 pub fn all() -> Vec<&'static Saboteur> {
     let mut all: Vec<_> = GROUPS.iter().flat_map(|group| group.iter()).collect();
@@ -72,18 +75,21 @@ pub fn all() -> Vec<&'static Saboteur> {
 impl Saboteur {
     /// The target with every backend sabotaged.
     pub fn over(&self, target: Arc<dyn Target>) -> Arc<dyn Target> {
-        Sabotaged::target(self.name, self.make, target, self.restarts())
+        Sabotaged::target(self.name, self.make, target, self.plays())
     }
 
-    fn restarts(&self) -> bool {
-        self.caught_by.iter().any(|case| case.contains("restart"))
+    fn plays(&self) -> bool {
+        PLAYED
+            .iter()
+            .any(|word| self.caught_by.iter().any(|case| case.contains(word)))
     }
 }
 
-/// The target as it is, behind the same wrapper; every case must still pass. With `restarts` a
-/// target that is not durable plays it: closing leaves the backend below open, to be found again.
-pub fn nobody(target: Arc<dyn Target>, restarts: bool) -> Arc<dyn Target> {
-    Sabotaged::target("nobody", || Arc::new(sabotage::Nobody), target, restarts)
+/// The target as it is, behind the same wrapper; every case must still pass. With `plays` a target
+/// that is neither durable nor shared plays both: closing leaves the backend below open, and opening
+/// it again finds it.
+pub fn nobody(target: Arc<dyn Target>, plays: bool) -> Arc<dyn Target> {
+    Sabotaged::target("nobody", || Arc::new(sabotage::Nobody), target, plays)
 }
 
 /// A backend and who sabotages it.
@@ -93,7 +99,7 @@ struct Sabotaged {
     name: &'static str,
     make: fn() -> Arc<dyn Sabotage>,
     target: Arc<dyn Target>,
-    restarts: bool,
+    plays: bool,
     opened: Mutex<HashMap<String, Opened>>,
 }
 
@@ -102,13 +108,13 @@ impl Sabotaged {
         name: &'static str,
         make: fn() -> Arc<dyn Sabotage>,
         target: Arc<dyn Target>,
-        restarts: bool,
+        plays: bool,
     ) -> Arc<dyn Target> {
         Arc::new(Self {
             name,
             make,
             target,
-            restarts,
+            plays,
             opened: Mutex::default(),
         })
     }
@@ -135,7 +141,7 @@ impl Target for Sabotaged {
         let opened = (real.clone(), sabotage.clone());
         self.opened.lock().insert(stream.to_owned(), opened);
         sabotage.opened(&*real).await?;
-        Ok(Wrapped::around(real, sabotage, self.restarts))
+        Ok(Wrapped::around(real, sabotage, self.plays))
     }
 
     async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {

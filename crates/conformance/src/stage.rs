@@ -38,8 +38,8 @@ pub(crate) struct Stage {
     pub(crate) seed: u64,
     /// How long to wait for what must come. Only a broken promise makes a case wait so long.
     pub(crate) patience: Duration,
-    target: Arc<dyn Target>,
-    stream: String,
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) stream: String,
 }
 
 impl Stage {

@@ -44,6 +44,7 @@ pub trait Consumer: Send + Sync {
     async fn extend(&self, receipts: &[Receipt], lease: Duration) -> Result<Vec<Settled>>;
 
     /// MUST release every delivery that this member holds, without counting an attempt, and end an
-    /// ephemeral subscription. Calling it again is fine.
+    /// ephemeral subscription. Calling it again is fine. A member that is dropped without closing
+    /// has died: its leases MUST end by time, and what it held comes back as after any death.
     async fn close(&self) -> Result<()>;
 }

@@ -90,9 +90,11 @@ pub enum Settled {
     Done,
     /// The lease was over: somebody else may own the delivery.
     Late,
-    /// It was settled before, with this receipt or another.
+    /// It was settled before, with this receipt or another. No receipt is remembered for ever: one
+    /// that was never given out, for a place behind which everything is settled, is answered so too.
     Already,
-    /// This subscription never leased such a delivery.
+    /// This subscription never leased such a delivery: it has not come so far, or another lease
+    /// with this epoch lies elsewhere.
     Unknown,
 }
 

@@ -189,6 +189,7 @@ async fn every_moment_of_a_busy_run_can_be_crashed_at() {
                 .counts
                 .published;
             assert_eq!(published, round * 30 + 30);
+            consumer.close().await.unwrap();
         }
     }
     let all = Selection::Filter(DeadLetterFilter::default());

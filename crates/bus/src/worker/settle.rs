@@ -70,6 +70,7 @@ impl Core {
             Ok(answers) => {
                 self.forget(&finished);
                 self.count(finished, &answers);
+                self.counted.notify_waiters();
             }
             Err(error) => {
                 self.forget(&finished);

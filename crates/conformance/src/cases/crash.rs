@@ -22,6 +22,7 @@ cases! { "crash";
     neighbours_of_a_poison_event_are_never_charged: 9;
     a_poison_event_is_given_up_after_its_attempts: 9;
     a_poison_event_is_dropped_where_dead_letters_are_off: 9;
+    a_member_that_is_dropped_has_died: 9;
 }
 
 /// The number of the event that kills whoever handles it.
@@ -58,7 +59,7 @@ async fn deliveries_of_a_dead_member_come_back_alone(stage: &Stage) -> Verdict {
 }
 
 /// A member that holds one delivery and stays silent, and one that takes over with a lease that
-/// lasts. The silent one must be kept: a member that is dropped may well give back what it holds.
+/// lasts.
 async fn one_suspect(stage: &Stage) -> Verdict<(Seat, Seat)> {
     let mut spec = deadly(5)?;
     let dying = stage.join(&spec).await?;
@@ -208,5 +209,24 @@ async fn a_poison_event_is_dropped_where_dead_letters_are_off(stage: &Stage) -> 
     require!(toll.deaths <= 2, "{} deaths with 1 attempt", toll.deaths);
     let counts = stage.counts(&spec.name).await?;
     require_eq!((counts.dropped, counts.dead), (1, 0), "dropped, dead");
+    Ok(())
+}
+
+/// Only closing gives back what a member holds. One that goes without it, dropped or killed, keeps
+/// its deliveries until their leases end; then they come as after any death.
+async fn a_member_that_is_dropped_has_died(stage: &Stage) -> Verdict {
+    let spec = deadly(5)?;
+    let dying = stage.join(&spec).await?;
+    stage.publish_many("orders.placed", 2).await?;
+    let heir = stage.rejoin(&spec.name).await?;
+    let leased = stage.clock.now();
+    dying.take(2).await?;
+    drop(dying);
+    let came = heir.consumer.receive(10, stage.patience).await?;
+    let after = stage.clock.now().since(leased);
+    require!(after >= spec.lease, "it came back after {after:?}");
+    require_eq!(came.len(), 1, "deliveries beside one whose member died");
+    heir.ack(&came).await?;
+    heir.finish(1).await?;
     Ok(())
 }

@@ -17,6 +17,7 @@ cases! { "settle";
     a_repeated_settlement_changes_nothing: 8;
     a_receipt_that_was_never_given_out_is_unknown: 8;
     one_receipt_twice_in_a_batch_counts_once: 8;
+    a_made_up_receipt_for_what_is_settled_changes_nothing: 8;
 }
 
 async fn an_acknowledged_delivery_never_comes_back(stage: &Stage) -> Verdict {
@@ -147,5 +148,34 @@ async fn one_receipt_twice_in_a_batch_counts_once(stage: &Stage) -> Verdict {
     let counts = stage.counts(&seat.subscription).await?;
     let settled = counts.acknowledged + counts.dropped;
     require!(settled == 1, "one delivery was counted {settled} times");
+    Ok(())
+}
+
+/// Nobody keeps a record of every receipt that was ever settled: one that names a place behind which
+/// everything is settled is taken for an old one.
+async fn a_made_up_receipt_for_what_is_settled_changes_nothing(stage: &Stage) -> Verdict {
+    let seat = stage.join_new("all", "orders.*").await?;
+    stage.publish_many("orders.placed", 1).await?;
+    let others = stage.publish_many("users.created", 1).await?;
+    stage.publish_many("orders.placed", 1).await?;
+    let first = seat.one().await?;
+    let last = seat.one().await?;
+    seat.ack(&[first.clone(), last.clone()]).await?;
+    let again = stage.backend.publish(&others).await?.pop().transpose()?;
+    let not_ours = again.and_then(|published| published.position);
+    for position in [Some(first.position), not_ours, Some(last.position)] {
+        let Some(position) = position else {
+            continue; // Where a duplicate is answered without its position.
+        };
+        let receipt = Receipt {
+            position,
+            epoch: u64::MAX >> 2,
+        };
+        let settled = seat.try_settle(receipt, Settlement::Release).await?;
+        require_eq!(settled, Settled::Already, "settling what is settled");
+    }
+    seat.nothing().await?;
+    let counts = stage.counts(&seat.subscription).await?;
+    require_eq!(counts.acknowledged, 2, "acknowledged");
     Ok(())
 }

@@ -56,6 +56,7 @@ saboteurs! {
     ];
     WakesNobody: 7, "looks for events only when a receive begins" => [
         "deliver::a_waiting_receive_is_woken_by_a_publish",
+        "fleet::a_publish_wakes_a_member_of_another_process",
     ];
     IgnoresMax: 13, "answers more deliveries than asked for" => [
         "deliver::a_receive_answers_no_more_than_asked",

@@ -21,6 +21,7 @@ saboteurs! {
         "order::a_key_goes_on_after_its_dead_letter",
         "handle::handlers_keep_the_order_of_keys",
         "restart::order_holds_across_a_restart",
+        "fleet::the_order_of_keys_holds_across_processes",
     ];
     RequeuesRetries: 11, "puts a retry at the end of the log" => [
         "order::a_retry_holds_its_key_and_no_other",

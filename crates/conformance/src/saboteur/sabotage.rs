@@ -87,6 +87,9 @@ pub(crate) trait Sabotage: Debug + Send + Sync + 'static {
         tap.real.close().await
     }
 
+    /// The member is dropped.
+    fn dropped(&self, _tap: &Tap) {}
+
     async fn put(&self, real: &dyn Backend, spec: &SubscriptionSpec) -> Result<Put> {
         real.admin().put(spec).await
     }

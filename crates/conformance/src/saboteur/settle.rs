@@ -37,6 +37,7 @@ saboteurs! {
         "lease::a_leased_delivery_is_nobody_elses",
         "deliver::members_share_what_there_is",
         "deliver::members_at_work_together_get_each_event_once",
+        "fleet::members_of_two_processes_get_each_event_once",
     ];
     SettlesForItselfAlone: 8, "takes a receipt only from the member that it was given to" => [
         "external::any_member_settles_what_another_received",
@@ -44,6 +45,7 @@ saboteurs! {
     NeverEndsALease: 8, "keeps the deliveries of a dead member leased" => [
         "lease::an_ended_lease_is_taken_over",
         "lease::a_lease_lasts_as_long_as_the_subscription_says",
+        "fleet::what_a_lost_process_held_goes_to_another_when_its_lease_ends",
     ];
     TakesLateSettlements: 8, "answers Done to a late settlement" => [
         "lease::a_late_settlement_is_refused_and_changes_nothing",
@@ -53,6 +55,7 @@ saboteurs! {
         "settle::a_repeated_settlement_changes_nothing",
         "settle::answers_come_in_order",
         "settle::one_receipt_twice_in_a_batch_counts_once",
+        "settle::a_made_up_receipt_for_what_is_settled_changes_nothing",
     ];
     TakesAnyReceipt: 8, "answers Done to a receipt that it never gave out" => [
         "settle::a_receipt_that_was_never_given_out_is_unknown",
@@ -62,6 +65,7 @@ saboteurs! {
         "lease::an_extended_lease_is_kept",
         "lease::extending_what_is_over_says_so",
         "handle::a_heartbeat_keeps_a_long_delivery",
+        "handle::a_handler_that_outlasts_three_leases_runs_once",
     ];
     ExtendsEverything: 8, "extends all that a member holds when one is extended" => [
         "lease::one_extended_delivery_does_not_keep_its_neighbours",
@@ -81,6 +85,9 @@ saboteurs! {
         "crash::deliveries_of_a_dead_member_come_back_alone",
         "crash::nothing_fresh_comes_beside_what_runs_alone",
         "crash::a_member_finishes_what_it_holds_before_it_gets_a_suspect",
+    ];
+    GivesBackWhatIsDropped: 9, "gives back at once what a dropped member held" => [
+        "crash::a_member_that_is_dropped_has_died",
     ];
     NeverGivesUp: 9, "lets a poison event kill for ever" => [
         "crash::a_poison_event_is_given_up_after_its_attempts",
@@ -410,5 +417,16 @@ impl Sabotage for NeverGivesUp {
         let mut stubborn = spec.clone();
         stubborn.retry.max_attempts = 1_000;
         real.admin().put(&stubborn).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct GivesBackWhatIsDropped;
+
+impl Sabotage for GivesBackWhatIsDropped {
+    fn dropped(&self, tap: &Tap) {
+        let real = tap.real.clone();
+        // Nobody waits for it: the case looks at what comes of it.
+        tokio::spawn(async move { real.close().await });
     }
 }

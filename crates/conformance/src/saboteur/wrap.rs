@@ -34,7 +34,7 @@ use super::sabotage::{Sabotage, Tap};
 pub(crate) struct Wrapped {
     real: Arc<dyn Backend>,
     sabotage: Arc<dyn Sabotage>,
-    restarts: bool,
+    plays: bool,
     closed: AtomicBool,
     taps: Mutex<Vec<Weak<Tapped>>>,
 }
@@ -43,12 +43,12 @@ impl Wrapped {
     pub(crate) fn around(
         real: Arc<dyn Backend>,
         sabotage: Arc<dyn Sabotage>,
-        restarts: bool,
+        plays: bool,
     ) -> Arc<dyn Backend> {
         Arc::new(Self {
             real,
             sabotage,
-            restarts,
+            plays,
             closed: AtomicBool::new(false),
             taps: Mutex::default(),
         })
@@ -73,7 +73,8 @@ impl Wrapped {
 impl Backend for Wrapped {
     fn capabilities(&self) -> Capabilities {
         let mut capabilities = self.real.capabilities();
-        capabilities.durable |= self.restarts;
+        capabilities.durable |= self.plays;
+        capabilities.shared |= self.plays;
         self.sabotage.capable(&mut capabilities);
         capabilities
     }
@@ -121,7 +122,7 @@ impl Backend for Wrapped {
     }
 
     async fn close(&self) -> Result<()> {
-        if self.restarts {
+        if self.plays {
             self.play_close().await
         } else {
             self.sabotage.close(&*self.real).await
@@ -151,6 +152,12 @@ impl Consumer for Tapped {
 
     async fn close(&self) -> Result<()> {
         self.sabotage.leave(&self.tap).await
+    }
+}
+
+impl Drop for Tapped {
+    fn drop(&mut self) {
+        self.sabotage.dropped(&self.tap);
     }
 }
 
