@@ -109,7 +109,7 @@ impl Drop for NoServices {
 }
 
 /// On the path, where Debian keeps servers, or in PostgreSQL's own place.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let postgres = fs::read_dir("/usr/lib/postgresql")
         .into_iter()

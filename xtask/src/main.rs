@@ -29,10 +29,13 @@ usage: cargo xtask <task>
            formatting, clippy, tidy, tests, chaos
   tidy     the rules of the house that no compiler checks
   brokers  the foreign brokers' programs: installs what is missing where that is allowed
-  chaos BACKEND [--kills N] [--cuts N] [--seconds N] [--resume]
-        [--debug] [--binary PATH]
+  chaos sqlite [--kills N] [--cuts N] [OPTION..]
            kills a server and cuts its power at random moments and compares what it acknowledged
-           with what it holds; BACKEND is sqlite, or memory to see the comparison fail";
+           with what it holds; chaos memory shows the comparison fail
+  chaos redis [--kills N] [--stops N] [--cuts N] [--blackholes N] [--server-kills N] [OPTION..]
+           the same with a broker behind two servers: the broker is killed or stopped, connections
+           to it are reset or go silent, and servers are killed
+           OPTION: --seconds N  --resume  --write FILE (results)  --debug (build)  --binary PATH";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();

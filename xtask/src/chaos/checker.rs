@@ -3,10 +3,13 @@
 //! it answers each with a line on stdout.
 //!
 //! ```text
-//! up ADDRESS      -> ready                       the first good answer came; clients run
+//! up ADDRESS..    -> ready                       the first good answer came; clients run
 //! down MOMENT     -> landed PUBLISHES SETTLEMENTS   in flight at MOMENT and never answered
 //! cut MOMENT      -> the same, after a power cut
-//! judge ADDRESS   -> {verdict}                   everything settled, compared
+//! brace           -> ready                       clients take no breath until the fault
+//! fault MOMENT    -> landed PUBLISHES SETTLEMENTS   in flight at MOMENT; clients go on trying
+//! healed MOMENT   -> recovered PUBLISHING DELIVERING   after so many microseconds, for all
+//! judge ADDRESS.. -> {verdict}                   everything settled, compared
 //! ```
 
 use std::collections::BTreeMap;
@@ -19,7 +22,7 @@ use serde_json::json;
 use super::chance;
 use super::http::{Answer, Http};
 use super::judge::{Balance, Held, Verdict, judge};
-use super::load::{Load, ORDERED, SUBSCRIPTIONS};
+use super::load::{InFlight, Load, ORDERED, SUBSCRIPTIONS};
 use super::record::{self, Entry, Record};
 use crate::Result;
 use crate::command::Watchdog;
@@ -28,7 +31,9 @@ use crate::json::At;
 /// How long a delivery is ours; what a death leaves leased comes back after that.
 const LEASE: Duration = Duration::from_millis(500);
 /// How long settling everything may take.
-const DRAIN: Duration = Duration::from_mins(1);
+const DRAIN: Duration = Duration::from_mins(2);
+/// How long after a fault's end everything may take to go on.
+const RECOVERY: Duration = Duration::from_mins(1);
 /// Between two looks at the audit while draining.
 const LOOK: Duration = Duration::from_millis(20);
 /// Events in one page of history.
@@ -47,26 +52,39 @@ pub(crate) fn serve(path: &Path, seed: u64) -> Result {
 
 fn commands(load: &Load, path: &Path) -> Result {
     let mut created = false;
+    let mut servers = String::new();
     for line in stdin().lock().lines() {
         let line = line?;
-        let answer = match line.split_once(' ') {
-            Some(("up", address)) => {
-                subscribe(load, address, &mut created)?;
-                load.run(address);
+        let (command, rest) = line.split_once(' ').unwrap_or((&line, ""));
+        let answer = match command {
+            "up" => {
+                rest.clone_into(&mut servers);
+                subscribe(load, first(rest), &mut created)?;
+                load.run(&words(rest));
                 "ready".to_owned()
             }
-            Some((how @ ("down" | "cut"), moment)) => {
-                let moment = moment.parse()?;
+            "down" | "cut" => {
+                let moment = rest.parse()?;
                 let landed = load.park(moment)?;
-                load.record.add(&[if how == "cut" {
+                load.record.add(&[if command == "cut" {
                     Entry::Cut { moment }
                 } else {
                     Entry::Down
                 }])?;
                 load.record.sync()?;
-                format!("landed {} {}", landed.publishes, landed.settlements)
+                landed_with(landed)
             }
-            Some(("judge", address)) => serde_json::to_string(&conclude(load, path, address)?)?,
+            "brace" => {
+                load.in_flight(0);
+                load.hurry(true);
+                "ready".to_owned()
+            }
+            "fault" => {
+                load.hurry(false);
+                landed_with(load.in_flight(rest.parse()?))
+            }
+            "healed" => healed(load, rest.parse()?, &servers, &mut created)?,
+            "judge" => serde_json::to_string(&conclude(load, path, rest)?)?,
             _ => return Err(format!("not a command: {line}").into()),
         };
         let mut stdout = stdout().lock();
@@ -74,6 +92,43 @@ fn commands(load: &Load, path: &Path) -> Result {
         stdout.flush()?;
     }
     Ok(())
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
+}
+
+fn first(servers: &str) -> &str {
+    words(servers).first().copied().unwrap_or_default()
+}
+
+fn landed_with(landed: InFlight) -> String {
+    format!("landed {} {}", landed.publishes, landed.settlements)
+}
+
+/// Waits until everybody is served again after a fault that ended at `moment`, and looks whether the
+/// subscriptions are still there.
+fn healed(load: &Load, moment: u64, servers: &str, created: &mut bool) -> Result<String> {
+    let limit = u64::try_from(RECOVERY.as_micros())?;
+    let publishing = load.publishing_since(moment, RECOVERY);
+    if publishing.is_some() {
+        // One of them may have been the victim.
+        let there = |server: &&str| Http::connect(server).is_ok();
+        let server = words(servers).into_iter().find(there);
+        subscribe(load, server.unwrap_or_default(), created)?;
+    } else {
+        load.wrong(&format!(
+            "a publisher was not served again within {RECOVERY:?}"
+        ));
+    }
+    let delivering = load.delivering(RECOVERY);
+    if delivering.is_none() {
+        load.wrong(&format!(
+            "a subscription had no delivery again within {RECOVERY:?}"
+        ));
+    }
+    let (publishing, delivering) = (publishing.unwrap_or(limit), delivering.unwrap_or(limit));
+    Ok(format!("recovered {publishing} {delivering}"))
 }
 
 /// Makes sure that the subscriptions are there; once made they must never be new again.
@@ -98,10 +153,10 @@ fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
     Ok(())
 }
 
-/// Settles everything, then compares the synced record with what the server holds.
-fn conclude(load: &Load, path: &Path, address: &str) -> Result<Verdict> {
-    load.drain(address);
-    let mut http = Http::connect(address)?;
+/// Settles everything, then compares the synced record with what the servers hold.
+fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
+    load.drain(&words(servers));
+    let mut http = Http::connect(first(servers))?;
     let watch = Watchdog::over(DRAIN);
     let mut last = audit(&mut http)?;
     while last.1.values().any(|balance| balance.unsettled > 0) && !watch.left().is_zero() {
@@ -117,7 +172,9 @@ fn conclude(load: &Load, path: &Path, address: &str) -> Result<Verdict> {
         audit_ok,
     };
     let lease = u64::try_from(LEASE.as_micros())?;
-    Ok(judge(&record::read(path)?, &held, lease))
+    let mut verdict = judge(&record::read(path)?, &held, lease);
+    verdict.longest_calls = load.longest_calls();
+    Ok(verdict)
 }
 
 fn audit(http: &mut Http) -> Result<(bool, BTreeMap<String, Balance>)> {

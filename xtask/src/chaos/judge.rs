@@ -57,6 +57,8 @@ pub(super) struct Verdict {
     pub(super) deliveries: u64,
     /// Deliveries again of what a death left in the in-flight window.
     pub(super) redelivered: u64,
+    /// The longest publish, settlement and pull, in microseconds; not from the record.
+    pub(super) longest_calls: [u64; 3],
 }
 
 /// One delivery and how it stands.
@@ -97,6 +99,7 @@ enum Standing {
 
 #[derive(Debug, Default)]
 struct Published {
+    acknowledged: bool,
     position: Option<String>,
     stored: u32,
     in_doubt: bool,
@@ -145,7 +148,7 @@ impl Judge {
                 position,
                 duplicate,
                 ..
-            } => self.acked(id, position, *duplicate),
+            } => self.acked(id, position.as_deref(), *duplicate),
             Entry::InDoubt { id } => {
                 self.events.entry(id.clone()).or_default().in_doubt = true;
             }
@@ -182,12 +185,15 @@ impl Judge {
         }
     }
 
-    fn acked(&mut self, id: &str, position: &str, duplicate: bool) {
+    fn acked(&mut self, id: &str, position: Option<&str>, duplicate: bool) {
         let event = self.events.entry(id.to_owned()).or_default();
-        let first = event.position.get_or_insert_with(|| position.to_owned());
+        event.acknowledged = true;
         let mut wrong = None;
-        if *first != position {
-            wrong = Some(format!("{id}: acknowledged at {first} and at {position}"));
+        if let Some(position) = position {
+            let first = event.position.get_or_insert_with(|| position.to_owned());
+            if *first != position {
+                wrong = Some(format!("{id}: acknowledged at {first} and at {position}"));
+            }
         }
         if duplicate {
             self.verdict.duplicates += 1;
@@ -281,17 +287,17 @@ impl Judge {
                     self.verdict.invented += 1;
                     wrong.push(format!("{id}: in the history but never published"));
                 }
-                Some(event) => match &event.position {
-                    Some(acked) if acked != position => {
+                Some(event) => {
+                    self.verdict.kept_in_doubt += u64::from(!event.acknowledged);
+                    if let Some(acked) = event.position.as_ref().filter(|acked| *acked != position)
+                    {
                         wrong.push(format!("{id}: acknowledged at {acked}, kept at {position}"));
                     }
-                    Some(_) => {}
-                    None => self.verdict.kept_in_doubt += 1,
-                },
+                }
             }
         }
         for (id, event) in &self.events {
-            if event.position.is_some() {
+            if event.acknowledged {
                 self.verdict.acknowledged += 1;
                 if !ids.contains(id.as_str()) {
                     self.verdict.lost += 1;

@@ -6,13 +6,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+use super::fault::Fault;
 use super::judge::Verdict;
-use super::progress::Death;
 use crate::Result;
 use crate::command;
 
 /// The longest the checker may take for anything; the verdict drains first.
-const PATIENCE: Duration = Duration::from_mins(3);
+const PATIENCE: Duration = Duration::from_mins(6);
 
 /// The checker's process.
 #[derive(Debug)]
@@ -40,30 +40,51 @@ impl Overseer {
         })
     }
 
-    /// There is a server; returns once it gave its first good answer.
-    pub(super) fn up(&mut self, address: &str) -> Result {
-        self.ask(&format!("up {address}")).map(|_| ())
+    /// There is a server, or several that share the work; returns once it gave its first good answer.
+    pub(super) fn up(&mut self, addresses: &[&str]) -> Result {
+        let addresses = addresses.join(" ");
+        self.ask(&format!("up {addresses}")).map(|_| ())
     }
 
     /// The server is gone; answers how many publishes and settlements were in flight at `moment`.
-    pub(super) fn down(&mut self, death: Death, moment: u64) -> Result<(u64, u64)> {
+    pub(super) fn down(&mut self, death: Fault, moment: u64) -> Result<(u64, u64)> {
         let how = match death {
-            Death::Kill => "down",
-            Death::Cut => "cut",
+            Fault::PowerCut => "cut",
+            _ => "down",
         };
-        let answer = self.ask(&format!("{how} {moment}"))?;
-        let mut words = answer.split(' ').skip(1).map(str::parse);
-        match (words.next(), words.next()) {
-            (Some(Ok(publishes)), Some(Ok(settlements))) => Ok((publishes, settlements)),
-            _ => Err(format!("the checker said: {answer}").into()),
-        }
+        self.ask_two(&format!("{how} {moment}"))
+    }
+
+    /// A fault is about to come: clients take no breath.
+    pub(super) fn brace(&mut self) -> Result {
+        self.ask("brace").map(|_| ())
+    }
+
+    /// It came; answers how many publishes and settlements were in flight at `moment`.
+    pub(super) fn fault(&mut self, moment: u64) -> Result<(u64, u64)> {
+        self.ask_two(&format!("fault {moment}"))
+    }
+
+    /// It ended at `moment`; answers how long it then took, in microseconds, until every publisher was
+    /// acknowledged and every subscription had a delivery.
+    pub(super) fn healed(&mut self, moment: u64) -> Result<(u64, u64)> {
+        self.ask_two(&format!("healed {moment}"))
     }
 
     /// Settles everything and compares.
-    pub(super) fn judge(&mut self, address: &str) -> Result<Verdict> {
-        Ok(serde_json::from_str(
-            &self.ask(&format!("judge {address}"))?,
-        )?)
+    pub(super) fn judge(&mut self, addresses: &[&str]) -> Result<Verdict> {
+        let answer = self.ask(&format!("judge {}", addresses.join(" ")))?;
+        Ok(serde_json::from_str(&answer)?)
+    }
+
+    /// For answers of a word and two numbers.
+    fn ask_two(&mut self, command: &str) -> Result<(u64, u64)> {
+        let answer = self.ask(command)?;
+        let mut words = answer.split(' ').skip(1).map(str::parse);
+        match (words.next(), words.next()) {
+            (Some(Ok(one)), Some(Ok(other))) => Ok((one, other)),
+            _ => Err(format!("the checker said: {answer}").into()),
+        }
     }
 
     fn ask(&mut self, command: &str) -> Result<String> {

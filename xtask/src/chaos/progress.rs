@@ -6,43 +6,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::fault::Fault;
 use super::judge::Verdict;
 use crate::Result;
 
-/// How the server dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Death {
-    /// `kill -9`.
-    Kill,
-    /// The power of its disk, and then of itself.
-    Cut,
-}
-
-impl Death {
-    /// For file names.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Kill => "kills",
-            Self::Cut => "cuts",
-        }
-    }
-}
-
-impl fmt::Display for Death {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Kill => "kill -9",
-            Self::Cut => "power cut",
-        })
-    }
-}
-
-/// One kind of death, added up.
+/// One kind of fault, added up.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct Tally {
-    /// Deaths with at least one publish and one settlement in flight.
+    /// Faults with at least one publish and one settlement in flight.
     pub(super) landed: u64,
-    /// Deaths without; they happened, but do not count.
+    /// Faults without; they happened, but do not count.
     pub(super) beside: u64,
     /// Publishes and settlements in flight, over all landed deaths.
     pub(super) publishes_in_flight: u64,
@@ -55,8 +29,14 @@ pub(super) struct Tally {
     pub(super) deliveries: u64,
     pub(super) redelivered: u64,
     pub(super) rounds: u64,
-    /// From spawn to the first good answer, in microseconds, once per death.
+    /// From spawn to the first good answer, in microseconds, once per death of the only server.
     pub(super) recoveries: Vec<u64>,
+    /// From the end of a fault of the broker until every publisher was acknowledged, and until every
+    /// subscription had a delivery, in microseconds.
+    pub(super) publishing: Vec<u64>,
+    pub(super) delivering: Vec<u64>,
+    /// The longest publish, settlement and pull, in microseconds.
+    pub(super) longest_calls: [u64; 3],
     pub(super) lost: u64,
     pub(super) invented: u64,
     pub(super) breaches: u64,
@@ -94,6 +74,9 @@ impl Tally {
         self.redelivered += round.redelivered;
         self.rounds += round.rounds;
         self.recoveries.extend(round.recoveries);
+        self.publishing.extend(round.publishing);
+        self.delivering.extend(round.delivering);
+        self.note_calls(round.longest_calls);
         self.lost += round.lost;
         self.invented += round.invented;
         self.breaches += round.breaches;
@@ -112,19 +95,20 @@ impl Tally {
         self.invented += verdict.invented;
         self.breaches += verdict.breaches;
         self.broken.extend(verdict.broken);
+        self.note_calls(verdict.longest_calls);
+    }
+
+    fn note_calls(&mut self, longest: [u64; 3]) {
+        for (mine, other) in self.longest_calls.iter_mut().zip(longest) {
+            *mine = other.max(*mine);
+        }
     }
 
     /// One line for people.
-    pub(super) fn summary(&self, death: Death) -> String {
-        let mut sorted = self.recoveries.clone();
-        sorted.sort_unstable();
-        let millis = |share: usize| {
-            let at = (sorted.len() * share / 1_000).min(sorted.len().saturating_sub(1));
-            sorted.get(at).copied().unwrap_or_default() / 1_000
-        };
-        let forgetful = match death {
-            Death::Kill => String::new(),
-            Death::Cut => format!(", {} lost an unsynced write as they must", self.forgetful),
+    pub(super) fn summary(&self, fault: Fault) -> String {
+        let forgetful = match fault {
+            Fault::PowerCut => format!(", {} lost an unsynced write as they must", self.forgetful),
+            _ => String::new(),
         };
         let Self {
             landed,
@@ -141,14 +125,59 @@ impl Tally {
             breaches,
             ..
         } = self;
-        let (half, most, max) = (millis(500), millis(990), millis(1_000));
+        let recovery = self.recovery();
         format!(
-            "{death}: {landed} landed with {publishes_in_flight} publishes and \
+            "{fault}: {landed} landed with {publishes_in_flight} publishes and \
              {settlements_in_flight} settlements in flight ({beside} beside{forgetful}); \
              {acknowledged} events acknowledged, {lost} lost, {invented} invented, \
              {kept_in_doubt} in doubt and kept, {duplicates} answered as duplicates; \
              {deliveries} deliveries, {redelivered} again from the in-flight window; \
-             {breaches} breaches; recovery p50 {half} ms, p99 {most} ms, max {max} ms"
+             {breaches} breaches; {recovery}"
         )
+    }
+
+    fn recovery(&self) -> String {
+        if self.publishing.is_empty() {
+            return format!("recovery {}", Spread::of(&self.recoveries));
+        }
+        let [publish, settlement, pull] = self.longest_calls.map(|micros| micros / 1_000);
+        format!(
+            "all publish again after {}, all deliver again after {}; \
+             longest publish {publish} ms, settlement {settlement} ms, pull {pull} ms",
+            Spread::of(&self.publishing),
+            Spread::of(&self.delivering),
+        )
+    }
+}
+
+/// How durations are spread, in milliseconds.
+#[derive(Debug, Serialize)]
+pub(super) struct Spread {
+    p50: u64,
+    p99: u64,
+    max: u64,
+}
+
+impl Spread {
+    /// Of microseconds.
+    pub(super) fn of(micros: &[u64]) -> Self {
+        let mut sorted = micros.to_vec();
+        sorted.sort_unstable();
+        let millis = |share: usize| {
+            let at = (sorted.len() * share / 1_000).min(sorted.len().saturating_sub(1));
+            sorted.get(at).copied().unwrap_or_default() / 1_000
+        };
+        Self {
+            p50: millis(500),
+            p99: millis(990),
+            max: millis(1_000),
+        }
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { p50, p99, max } = self;
+        write!(f, "p50 {p50} ms, p99 {p99} ms, max {max} ms")
     }
 }

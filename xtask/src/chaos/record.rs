@@ -9,6 +9,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::Result;
 
+/// Stands for a position that was not told.
+const NOT_TOLD: &str = "-";
+
 /// How a client ends a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -40,10 +43,10 @@ pub(super) enum Said {
 pub(super) enum Entry {
     /// Written before the event is published for the first time.
     Intent { id: String },
-    /// The durable acknowledgement, read at `at`.
+    /// The durable acknowledgement, read at `at`. A duplicate may come without a position.
     Acked {
         id: String,
-        position: String,
+        position: Option<String>,
         duplicate: bool,
         at: u64,
     },
@@ -92,7 +95,10 @@ impl fmt::Display for Entry {
                 position,
                 duplicate,
                 at,
-            } => write!(f, "acked {id} {position} {duplicate} {at}"),
+            } => {
+                let position = position.as_deref().unwrap_or(NOT_TOLD);
+                write!(f, "acked {id} {position} {duplicate} {at}")
+            }
             Self::InDoubt { id } => write!(f, "in-doubt {id}"),
             Self::Delivered {
                 sub,
@@ -150,7 +156,7 @@ pub(super) fn parse(line: &str) -> Option<Entry> {
         "intent" => Entry::Intent { id: word()? },
         "acked" => Entry::Acked {
             id: word()?,
-            position: word()?,
+            position: Some(word()?).filter(|position| position != NOT_TOLD),
             duplicate: word()? == "true",
             at: word()?.parse().ok()?,
         },
@@ -267,7 +273,13 @@ mod tests {
             Entry::Intent { id: id.clone() },
             Entry::Acked {
                 id: id.clone(),
-                position: "7".into(),
+                position: Some("7".into()),
+                duplicate: false,
+                at: 6,
+            },
+            Entry::Acked {
+                id: id.clone(),
+                position: None,
                 duplicate: true,
                 at: 6,
             },

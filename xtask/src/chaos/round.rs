@@ -4,30 +4,26 @@
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use super::chance::{self, Dice};
 use super::disk::Disk;
+use super::fault::Fault;
 use super::overseer::Overseer;
-use super::progress::{Death, Tally};
+use super::progress::Tally;
+use super::scratch::Scratch;
 use super::server::{Program, Server};
 use crate::Result;
-use crate::command::{self, Watchdog};
+use crate::command::Watchdog;
 
 /// How long a server lives, in microseconds: anything between these.
 const LIFE: (u64, u64) = (5_000, 60_000);
-/// Memory, so that a dying process and not a slow disk decides the pace; a kill leaves the page
-/// cache alone, and for power cuts the image is the disk.
-const FAST: &str = "/dev/shm";
-/// As much as a round may need there, in KiB.
-const ROOM: u64 = 1 << 20;
 
 /// What one round does.
 #[derive(Debug)]
 pub(super) struct Round<'a> {
     pub(super) program: &'a Program,
-    pub(super) death: Death,
+    pub(super) death: Fault,
     /// Landed deaths.
     pub(super) deaths: u64,
     pub(super) limit: Duration,
@@ -55,10 +51,10 @@ impl Round<'_> {
         let seed = chance::now();
         let scratch = Scratch::create(seed)?;
         let mut disk = match self.death {
-            Death::Kill => None,
-            Death::Cut => Some(Disk::create(&scratch.dir).map_err(|error| {
+            Fault::PowerCut => Some(Disk::create(&scratch.dir).map_err(|error| {
                 Stopped::NotAllowed(format!("power cuts, for want of a disk to cut: {error}"))
             })?),
+            _ => None,
         };
         let record = self.home.join(format!("{seed}.record"));
         let log = self.home.join(format!("{seed}.log"));
@@ -108,7 +104,7 @@ impl Scene<'_> {
             self.death()?;
         }
         let server = self.spawn()?;
-        let verdict = self.overseer.judge(&server.address)?;
+        let verdict = self.overseer.judge(&[&server.address])?;
         self.tally.conclude(verdict);
         server.kill()
     }
@@ -148,63 +144,10 @@ impl Scene<'_> {
     /// Starts the server and notes how long it took to its first good answer.
     fn spawn(&mut self) -> Result<Server> {
         let watch = Watchdog::over(Duration::MAX);
-        let server = self.round.program.start(&self.data, &self.log)?;
-        self.overseer.up(&server.address)?;
+        let server = self.round.program.start_on(&self.data, &self.log)?;
+        self.overseer.up(&[&server.address])?;
         let micros = u64::try_from(watch.spent().as_micros())?;
         self.tally.recoveries.push(micros);
         Ok(server)
     }
-}
-
-/// A directory that goes when the round does.
-#[derive(Debug)]
-struct Scratch {
-    dir: PathBuf,
-}
-
-impl Scratch {
-    fn create(seed: u64) -> Result<Self> {
-        let base = if available(FAST) >= ROOM {
-            FAST.into()
-        } else {
-            std::env::temp_dir()
-        };
-        let dir = base.join(format!("fanfare-chaos-{seed}"));
-        fs::create_dir_all(&dir)?;
-        Ok(Self { dir })
-    }
-
-    /// Copies the data to where it stays.
-    fn keep(&self, to: &Path) {
-        let _ = copy(&self.dir, to);
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
-}
-
-/// KiB free below a directory; 0 where nobody can tell.
-fn available(dir: &str) -> u64 {
-    let mut df = Command::new("df");
-    df.args(["--output=avail", "-k", dir]);
-    let said = command::output(df).unwrap_or_default();
-    let last = said.lines().last().unwrap_or_default();
-    last.trim().parse().unwrap_or(0)
-}
-
-fn copy(from: &Path, to: &Path) -> Result {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
 }

@@ -21,7 +21,7 @@ const START: Duration = Duration::from_mins(1);
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) binary: PathBuf,
-    /// `sqlite` or `memory`.
+    /// `sqlite`, `redis`, ...
     pub(super) backend: String,
 }
 
@@ -48,14 +48,20 @@ pub(super) fn build(release: bool) -> Result<PathBuf> {
 }
 
 impl Program {
-    /// Starts it on a free port and waits until it says where it listens.
-    pub(super) fn start(&self, data: &Path, log: &Path) -> Result<Server> {
+    /// Starts it over a directory of its own, on a free port.
+    pub(super) fn start_on(&self, data: &Path, log: &Path) -> Result<Server> {
         let url = match self.backend.as_str() {
             "memory" => "memory:".to_owned(),
             backend => format!("{backend}:{}", data.display()),
         };
+        self.start(&url, 0, data, log)
+    }
+
+    /// Starts it over this backend and port, and waits until it says where it listens.
+    pub(super) fn start(&self, url: &str, port: u16, data: &Path, log: &Path) -> Result<Server> {
+        let listen = format!("127.0.0.1:{port}");
         let mut child = Command::new(&self.binary)
-            .args(["serve", "--listen", "127.0.0.1:0", "--backend", &url])
+            .args(["serve", "--listen", &listen, "--backend", url])
             .arg("--data-dir")
             .arg(data)
             .stdin(Stdio::null())

@@ -13,7 +13,7 @@ fn intent() -> Entry {
 fn acked(duplicate: bool) -> Entry {
     Entry::Acked {
         id: ID.into(),
-        position: "7".into(),
+        position: Some("7".into()),
         duplicate,
         at: 9_000,
     }

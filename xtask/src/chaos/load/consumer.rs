@@ -4,8 +4,9 @@
 
 use serde_json::{Value, json};
 
+use super::flight::Cargo;
 use super::publisher::data;
-use super::{Cargo, Connection, Load};
+use super::{Connection, Load};
 use crate::Result;
 use crate::chaos::chance::{self, Dice};
 use crate::chaos::record::{Entry, Outcome, Said};
@@ -56,7 +57,8 @@ impl Consumer {
         let (since, asked) = (load.record.len(), chance::now());
         let path = format!("/v1/subscriptions/{}/pull", self.sub);
         let body = json!({ "max": PULL, "wait": "50ms" }).to_string();
-        let Some(answer) = connection.post(load, None, &path, "application/json", &body) else {
+        let Some(answer) = connection.post(load, Cargo::Pull, &path, "application/json", &body)
+        else {
             return Ok(());
         };
         let at = chance::now();
@@ -89,6 +91,9 @@ impl Consumer {
                 outcome: self.outcome(id, attempt),
             });
         }
+        if !entries.is_empty() {
+            load.pulse.delivered(self.sub, at);
+        }
         load.record.add(&entries)
     }
 
@@ -118,8 +123,7 @@ impl Consumer {
         let body = json!({ "settlements": settlements }).to_string();
         let path = format!("/v1/subscriptions/{}/settle", self.sub);
         let kind = "application/json";
-        let Some(answer) = connection.post(load, Some(Cargo::Settlement), &path, kind, &body)
-        else {
+        let Some(answer) = connection.post(load, Cargo::Settlement, &path, kind, &body) else {
             return self.adrift(load);
         };
         let at = chance::now();

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::{Cargo, Connection, Load};
+use super::flight::Cargo;
+use super::{Connection, Load};
 use crate::Result;
 use crate::chaos::chance::{self, Dice};
 use crate::chaos::record::Entry;
@@ -20,7 +21,7 @@ const LEFT_ALONE: u64 = 4;
 /// One publisher.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    number: u64,
+    number: usize,
     batch: usize,
     dice: Dice,
     made: u64,
@@ -31,7 +32,7 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(number: u64, batch: usize, seed: u64) -> Self {
+    pub(super) fn new(number: usize, batch: usize, seed: u64) -> Self {
         Self {
             number,
             batch,
@@ -78,7 +79,12 @@ impl Publisher {
             .zip(&results)
             .map(|(id, result)| acknowledgement(id, result, at))
             .collect();
-        load.record.add(&acks)
+        load.record.add(&acks)?;
+        if acks.iter().all(|ack| matches!(ack, Entry::Acked { .. })) {
+            load.pulse.published(self.number, at);
+        }
+        connection.breathe(load);
+        Ok(())
     }
 
     fn intend(&mut self, load: &Load) -> Result<Vec<String>> {
@@ -111,7 +117,7 @@ impl Publisher {
             let body = format!("[{}]", events.join(","));
             ("application/cloudevents-batch+json", body)
         };
-        connection.post(load, Some(Cargo::Publish), "/v1/events", kind, &body)
+        connection.post(load, Cargo::Publish, "/v1/events", kind, &body)
     }
 }
 
@@ -141,10 +147,11 @@ fn acknowledgement(id: String, result: &Value, at: u64) -> Entry {
     let told = result.get("id").and_then(Value::as_str);
     let position = result.get("position").and_then(Value::as_str);
     let duplicate = result.get("duplicate").and_then(Value::as_bool);
-    match (told, position, duplicate) {
-        (Some(told), Some(position), Some(duplicate)) if told == id => Entry::Acked {
+    match duplicate {
+        // Not every backend knows where the first one of a duplicate is.
+        Some(duplicate) if told == Some(&id) && (duplicate || position.is_some()) => Entry::Acked {
             id,
-            position: position.into(),
+            position: position.map(str::to_owned),
             duplicate,
             at,
         },

@@ -1,0 +1,197 @@
+//! The broker behind the servers: a private one on a port and in a directory of its own, to be killed,
+//! stopped, continued, and started again on the same data. What differs between the engines stands in
+//! a file each below `broker/`.
+
+mod redis;
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::chance;
+use crate::Result;
+use crate::command::{self, Watchdog};
+
+/// How long a broker may take to answer, its recovery included.
+const START: Duration = Duration::from_secs(30);
+/// Between two looks at one that starts or dies.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What becomes of an acknowledged write when the process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeps {
+    /// It is on the disk.
+    Everything,
+    /// It is gone: what a checker must find out.
+    Nothing,
+}
+
+/// A kind of broker.
+#[derive(Debug)]
+pub(super) struct Engine {
+    /// As in `chaos <name>` and in Debian's packages.
+    pub(super) program: &'static str,
+    /// How it is set for [`Keeps::Everything`], for the record of a campaign.
+    pub(super) setting: &'static str,
+    /// Makes an empty directory ready, once.
+    prepare: fn(&Path) -> Result,
+    /// Starts it in the foreground on this directory and port.
+    command: fn(&Path, u16, Keeps) -> Command,
+    /// Whether it answers.
+    ready: fn(SocketAddr) -> bool,
+    /// How servers reach it at this address.
+    pub(super) url: fn(SocketAddr) -> String,
+}
+
+impl Engine {
+    /// The engine behind this backend; none where there is no broker.
+    pub(super) fn of(backend: &str) -> Option<&'static Self> {
+        match backend {
+            "redis" => Some(&redis::ENGINE),
+            _ => None,
+        }
+    }
+
+    /// What the program says about its version.
+    pub(super) fn version(&self) -> Result<String> {
+        let mut ask = Command::new(program(self.program));
+        ask.arg("--version");
+        Ok(command::output(ask)?.trim().to_owned())
+    }
+}
+
+/// A running broker, or one that was just killed.
+#[derive(Debug)]
+pub(super) struct Broker {
+    engine: &'static Engine,
+    keeps: Keeps,
+    dir: PathBuf,
+    log: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Broker {
+    /// Starts one on an empty directory; what it prints goes to `log`.
+    pub(super) fn start(
+        engine: &'static Engine,
+        keeps: Keeps,
+        dir: &Path,
+        log: &Path,
+    ) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        (engine.prepare)(dir)?;
+        let mut broker = Self {
+            engine,
+            keeps,
+            dir: dir.into(),
+            log: log.into(),
+            port: free_port()?,
+            child: None,
+        };
+        broker.restart()?;
+        Ok(broker)
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    /// `kill -9` of the process and its children, gone when this returns.
+    pub(super) fn kill(&mut self) -> Result {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        let family = family(child.id());
+        child.kill()?;
+        child.wait()?;
+        // Those who noticed by themselves are gone already.
+        let _ = signal("KILL", family.get(1..).unwrap_or_default());
+        Ok(())
+    }
+
+    /// `SIGSTOP`: it holds its connections and answers nothing.
+    pub(super) fn stop(&self) -> Result {
+        signal("STOP", &self.family()?)
+    }
+
+    /// `SIGCONT` after [`Broker::stop`].
+    pub(super) fn go_on(&self) -> Result {
+        signal("CONT", &self.family()?)
+    }
+
+    /// Starts it on the same port and data, and waits until it answers. One that ends at once, because
+    /// something of its predecessor is still there, is started again.
+    pub(super) fn restart(&mut self) -> Result {
+        let watch = Watchdog::over(START);
+        while !watch.left().is_zero() {
+            if !self.runs()? {
+                self.child = Some(self.spawn()?);
+            }
+            if (self.engine.ready)(self.address()) {
+                return Ok(());
+            }
+            chance::pause(LOOK);
+        }
+        let (program, log) = (self.engine.program, self.log.display());
+        Err(format!("{program} does not answer, see {log}").into())
+    }
+
+    fn spawn(&self) -> Result<Child> {
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut command = (self.engine.command)(&self.dir, self.port, self.keeps);
+        command.stdin(Stdio::null()).stderr(log.try_clone()?);
+        let program = self.engine.program;
+        let child = command.stdout(log).spawn();
+        child.map_err(|error| format!("{program}: {error}").into())
+    }
+
+    fn runs(&mut self) -> Result<bool> {
+        match &mut self.child {
+            Some(child) => Ok(child.try_wait()?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    fn family(&self) -> Result<Vec<u32>> {
+        let child = self.child.as_ref().ok_or("the broker does not run")?;
+        Ok(family(child.id()))
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// A port that nobody has now.
+pub(super) fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A process and its children.
+fn family(parent: u32) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let children = children.unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+    std::iter::once(parent).chain(children).collect()
+}
+
+/// The standard library has no signals but KILL, and `unsafe` is forbidden here.
+fn signal(name: &str, processes: &[u32]) -> Result {
+    if processes.is_empty() {
+        return Ok(());
+    }
+    let mut kill = Command::new("kill");
+    kill.arg(format!("-{name}"));
+    kill.args(processes.iter().map(u32::to_string));
+    command::output(kill).map(|_| ())
+}
+
+/// On the path, where Debian keeps servers, or in PostgreSQL's own place.
+fn program(name: &str) -> PathBuf {
+    crate::brokers::find(name).unwrap_or_else(|| name.into())
+}

@@ -1,0 +1,46 @@
+//! redis-server, with an append-only file that is flushed before each answer.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Engine, Keeps, program};
+
+/// How long one question may take.
+const PROBE: Duration = Duration::from_millis(300);
+
+pub(super) const ENGINE: Engine = Engine {
+    program: "redis-server",
+    setting: "appendonly yes, appendfsync always",
+    prepare: |_| Ok(()),
+    command,
+    ready: |address| ask(address, b"PING\r\n", b"+PONG").unwrap_or(false),
+    url: |address| format!("redis://{address}/"),
+};
+
+fn command(dir: &Path, port: u16, keeps: Keeps) -> Command {
+    let append_only = match keeps {
+        Keeps::Everything => "yes",
+        Keeps::Nothing => "no",
+    };
+    let mut command = Command::new(program(ENGINE.program));
+    command
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .arg("--dir")
+        .arg(dir)
+        .args(["--save", ""])
+        .args(["--appendonly", append_only, "--appendfsync", "always"]);
+    command
+}
+
+/// Whether the answer to `question` begins with `expected`.
+fn ask(address: SocketAddr, question: &[u8], expected: &[u8]) -> io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, PROBE)?;
+    stream.set_read_timeout(Some(PROBE))?;
+    stream.write_all(question)?;
+    let mut answer = vec![0; expected.len()];
+    stream.read_exact(&mut answer)?;
+    Ok(answer == expected)
+}

@@ -1,0 +1,267 @@
+//! One round against a broker: a fresh broker, two servers that share the subscriptions, fault after
+//! fault of one kind, then the verdict. When the verdict is bad the data stay, with the record and
+//! the servers' log.
+//!
+//! ```text
+//! clients ==> server A --- proxy ---.
+//!        \==> server B ---(proxy)---+--> broker      B goes through the proxy where the connections
+//!                                                    themselves are the victim
+//! ```
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::broker::{Broker, Engine, Keeps, free_port};
+use super::chance::{self, Dice};
+use super::fault::Fault;
+use super::overseer::Overseer;
+use super::progress::Tally;
+use super::proxy::Proxy;
+use super::round::Stopped;
+use super::scratch::Scratch;
+use super::server::{Program, Server};
+use crate::Result;
+use crate::command::Watchdog;
+
+/// How long everything is well before a fault, in microseconds: anything between these.
+const CALM: (u64, u64) = (20_000, 300_000);
+/// How long clients take no breath before it.
+const BRACED: (u64, u64) = (5_000, 30_000);
+/// How long a killed broker or server stays away.
+const AWAY: (u64, u64) = (0, 500_000);
+/// The ending of the broker's own log.
+const BROKER: &str = "broker";
+/// The shortest stop.
+const STOP: u64 = 1_000_000;
+
+/// What one round does.
+#[derive(Debug)]
+pub(super) struct Siege<'a> {
+    pub(super) program: &'a Program,
+    pub(super) engine: &'static Engine,
+    pub(super) keeps: Keeps,
+    pub(super) fault: Fault,
+    /// Landed faults.
+    pub(super) count: u64,
+    pub(super) limit: Duration,
+    /// The longest `SIGSTOP`.
+    pub(super) longest_stop: Duration,
+    /// Where records are kept.
+    pub(super) home: &'a Path,
+}
+
+impl Siege<'_> {
+    pub(super) fn run(&self) -> std::result::Result<Tally, Stopped> {
+        if let Err(error) = self.engine.version() {
+            let program = self.engine.program;
+            let why = format!("faults of {program}, which does not run here: {error}");
+            return Err(Stopped::NotAllowed(why));
+        }
+        let seed = chance::now();
+        let scratch = Scratch::create(seed)?;
+        let record = self.home.join(format!("{seed}.record"));
+        let log = self.home.join(format!("{seed}.log"));
+        let mut tally = Tally::default();
+        let played = Scene::set(self, seed, &scratch, &record, &log)
+            .and_then(|mut scene| scene.play(&mut tally));
+        if played.is_ok() && tally.broken.is_empty() {
+            for file in [&record, &log, &log.with_extension(BROKER)] {
+                let _ = fs::remove_file(file);
+            }
+        } else {
+            scratch.keep(&self.home.join(format!("{seed}.data")));
+        }
+        played
+            .map_err(|error| format!("{error} (record and log: {seed} in target/chaos)"))
+            .map_err(|error| Stopped::Failed(error.into()))?;
+        Ok(tally)
+    }
+}
+
+/// A round while it runs. The servers go before the proxy and the broker.
+#[derive(Debug)]
+struct Scene<'a> {
+    siege: &'a Siege<'a>,
+    overseer: Overseer,
+    dice: Dice,
+    servers: Vec<Place>,
+    proxy: Proxy,
+    broker: Broker,
+    log: PathBuf,
+}
+
+/// Where a server stands; the one there is killed and another takes its place.
+#[derive(Debug)]
+struct Place {
+    url: String,
+    port: u16,
+    data: PathBuf,
+    server: Option<Server>,
+}
+
+impl<'a> Scene<'a> {
+    fn set(
+        siege: &'a Siege<'a>,
+        seed: u64,
+        scratch: &Scratch,
+        record: &Path,
+        log: &Path,
+    ) -> Result<Self> {
+        let engine = siege.engine;
+        let data = scratch.dir.join("broker");
+        let broker = Broker::start(engine, siege.keeps, &data, &log.with_extension(BROKER))?;
+        let proxy = Proxy::start(broker.address())?;
+        let second = match siege.fault {
+            Fault::Cut | Fault::Blackhole => proxy.address(),
+            _ => broker.address(),
+        };
+        let mut servers = Vec::new();
+        for (name, broker) in [("a", proxy.address()), ("b", second)] {
+            let mut place = Place {
+                url: (engine.url)(broker),
+                port: free_port()?,
+                data: scratch.dir.join(name),
+                server: None,
+            };
+            place.start(siege.program, log)?;
+            servers.push(place);
+        }
+        Ok(Self {
+            siege,
+            overseer: Overseer::start(record, seed)?,
+            dice: Dice::new(seed),
+            servers,
+            proxy,
+            broker,
+            log: log.into(),
+        })
+    }
+
+    fn play(&mut self, tally: &mut Tally) -> Result {
+        self.up()?;
+        let watch = Watchdog::over(self.siege.limit);
+        while tally.landed < self.siege.count && !watch.left().is_zero() {
+            self.fault(tally)?;
+        }
+        let addresses = self.addresses();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        tally.conclude(self.overseer.judge(&addresses)?);
+        Ok(())
+    }
+
+    /// One fault and what follows.
+    fn fault(&mut self, tally: &mut Tally) -> Result {
+        self.wait(CALM);
+        self.overseer.brace()?;
+        self.wait(BRACED);
+        let moment = chance::now();
+        self.begin()?;
+        let (publishes, settlements) = self.overseer.fault(moment)?;
+        self.end()?;
+        let healed = chance::now();
+        self.note(moment, healed)?;
+        let (publishing, delivering) = self.overseer.healed(healed)?;
+        tally.publishing.push(publishing);
+        tally.delivering.push(delivering);
+        if publishes > 0 && settlements > 0 {
+            tally.landed += 1;
+            tally.publishes_in_flight += publishes;
+            tally.settlements_in_flight += settlements;
+        } else {
+            tally.beside += 1;
+        }
+        self.mend()
+    }
+
+    fn begin(&mut self) -> Result {
+        match self.siege.fault {
+            Fault::Stop => self.broker.stop(),
+            Fault::Cut => {
+                let only = self.only_one();
+                self.proxy.cut(only);
+                Ok(())
+            }
+            Fault::Blackhole => {
+                let only = self.only_one();
+                self.proxy.silence(only);
+                Ok(())
+            }
+            Fault::ServerKill => {
+                let victim = self.dice.roll(2) == 0;
+                let place = self.servers.get_mut(usize::from(victim));
+                let server = place.and_then(|place| place.server.take());
+                server.map_or(Ok(()), Server::kill)
+            }
+            Fault::BrokerKill | Fault::Kill | Fault::PowerCut => self.broker.kill(),
+        }
+    }
+
+    /// Where the fault lasts, waits and ends it.
+    fn end(&mut self) -> Result {
+        match self.siege.fault {
+            Fault::BrokerKill => {
+                self.wait(AWAY);
+                self.broker.restart()
+            }
+            Fault::Stop => {
+                let longest = u64::try_from(self.siege.longest_stop.as_micros())?;
+                self.wait((STOP, longest));
+                self.broker.go_on()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts a new server where one was killed.
+    fn mend(&mut self) -> Result {
+        if self.servers.iter().all(|place| place.server.is_some()) {
+            return Ok(());
+        }
+        self.wait(AWAY);
+        for place in &mut self.servers {
+            if place.server.is_none() {
+                place.start(self.siege.program, &self.log)?;
+            }
+        }
+        self.up()
+    }
+
+    /// Every client goes to its own server.
+    fn up(&mut self) -> Result {
+        let addresses = self.addresses();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        self.overseer.up(&addresses)
+    }
+
+    fn addresses(&self) -> Vec<String> {
+        let ports = self.servers.iter().map(|place| place.port);
+        ports.map(|port| format!("127.0.0.1:{port}")).collect()
+    }
+
+    /// One connection as often as all of them.
+    fn only_one(&mut self) -> Option<u64> {
+        (self.dice.roll(2) == 0).then(|| self.dice.roll(u64::MAX))
+    }
+
+    fn wait(&mut self, (least, most): (u64, u64)) {
+        let more = self.dice.roll(most.saturating_sub(least));
+        chance::pause(Duration::from_micros(least + more));
+    }
+
+    /// For people who read the servers' log.
+    fn note(&self, from: u64, to: u64) -> Result {
+        let mut log = File::options().append(true).open(&self.log)?;
+        writeln!(log, "--- {} from {from} to {to}", self.siege.fault)?;
+        Ok(())
+    }
+}
+
+impl Place {
+    fn start(&mut self, program: &Program, log: &Path) -> Result {
+        let server = program.start(&self.url, self.port, &self.data, log)?;
+        self.server = Some(server);
+        Ok(())
+    }
+}
