@@ -112,10 +112,7 @@ fn healed(load: &Load, moment: u64, servers: &str, created: &mut bool) -> Result
     let limit = u64::try_from(RECOVERY.as_micros())?;
     let publishing = load.publishing_since(moment, RECOVERY);
     if publishing.is_some() {
-        // One of them may have been the victim.
-        let there = |server: &&str| Http::connect(server).is_ok();
-        let server = words(servers).into_iter().find(there);
-        subscribe(load, server.unwrap_or_default(), created)?;
+        still_subscribed(load, servers, created)?;
     } else {
         load.wrong(&format!(
             "a publisher was not served again within {RECOVERY:?}"
@@ -129,6 +126,20 @@ fn healed(load: &Load, moment: u64, servers: &str, created: &mut bool) -> Result
     }
     let (publishing, delivering) = (publishing.unwrap_or(limit), delivering.unwrap_or(limit));
     Ok(format!("recovered {publishing} {delivering}"))
+}
+
+/// Asks one server after the other: one may be the victim, and have more to notice than publishers met.
+fn still_subscribed(load: &Load, servers: &str, created: &mut bool) -> Result {
+    let watch = Watchdog::over(RECOVERY);
+    let mut asked = Ok(());
+    for server in words(servers).into_iter().cycle() {
+        asked = subscribe(load, server, created);
+        if asked.is_ok() || watch.left().is_zero() {
+            break;
+        }
+        chance::pause(LOOK);
+    }
+    asked
 }
 
 /// Makes sure that the subscriptions are there; once made they must never be new again.

@@ -92,7 +92,7 @@ impl Consumer {
             });
         }
         if !entries.is_empty() {
-            load.pulse.delivered(self.sub, at);
+            load.pulse.delivered(self.sub, asked, at);
         }
         load.record.add(&entries)
     }

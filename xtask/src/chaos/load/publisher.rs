@@ -54,6 +54,7 @@ impl Publisher {
         } else {
             std::mem::take(&mut self.doubtful)
         };
+        let asked = chance::now();
         let Some(answer) = self.publish(load, connection, &ids) else {
             let doubt = ids.iter().map(|id| Entry::InDoubt { id: id.clone() });
             load.record.add(&doubt.collect::<Vec<_>>())?;
@@ -81,7 +82,7 @@ impl Publisher {
             .collect();
         load.record.add(&acks)?;
         if acks.iter().all(|ack| matches!(ack, Entry::Acked { .. })) {
-            load.pulse.published(self.number, at);
+            load.pulse.published(self.number, asked, at);
         }
         connection.breathe(load);
         Ok(())

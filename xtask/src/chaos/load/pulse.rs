@@ -1,5 +1,6 @@
 //! When work goes on again after a fault: the first acknowledgement of each publisher and the first
-//! delivery on each subscription, since a moment.
+//! delivery on each subscription whose call began since a moment. What was asked before may have been
+//! answered on the way through the fault.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,24 +31,22 @@ impl Pulse {
         };
     }
 
-    /// A publisher was acknowledged at `at`.
-    pub(super) fn published(&self, publisher: usize, at: u64) {
+    /// A publisher asked at `asked` and was acknowledged at `at`.
+    pub(super) fn published(&self, publisher: usize, asked: u64, at: u64) {
         let mut firsts = self.firsts();
-        let since = firsts.since;
-        note(firsts.published.get_mut(publisher), since, at);
+        if asked >= firsts.since {
+            note(firsts.published.get_mut(publisher), at);
+        }
         self.changed.notify_all();
     }
 
-    /// A subscription had a delivery at `at`.
-    pub(super) fn delivered(&self, sub: &str, at: u64) {
+    /// A subscription was asked at `asked` and had a delivery at `at`.
+    pub(super) fn delivered(&self, sub: &str, asked: u64, at: u64) {
         let mut firsts = self.firsts();
-        let since = firsts.since;
         let place = SUBSCRIPTIONS.iter().position(|known| *known == sub);
-        note(
-            place.and_then(|place| firsts.delivered.get_mut(place)),
-            since,
-            at,
-        );
+        if asked >= firsts.since {
+            note(place.and_then(|place| firsts.delivered.get_mut(place)), at);
+        }
         self.changed.notify_all();
     }
 
@@ -78,10 +77,8 @@ impl Pulse {
     }
 }
 
-fn note(first: Option<&mut Option<u64>>, since: u64, at: u64) {
-    if let Some(first @ None) = first
-        && at >= since
-    {
-        *first = Some(at);
+fn note(first: Option<&mut Option<u64>>, at: u64) {
+    if let Some(first) = first {
+        first.get_or_insert(at);
     }
 }
