@@ -351,6 +351,12 @@ impl Admin for RedisBackend {
         self.info(self.known(name).await?).await
     }
 
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
+        self.check_open()?;
+        let stored = Stored::load(&self.wire, name).await?;
+        Ok(stored.ok_or_else(|| unknown(name))?.spec)
+    }
+
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
         self.check_open()?;
         let mut listed = Vec::new();

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use fanfare_conformance::broker::Broker;
 use fanfare_core::backend::Backend;
 use fanfare_core::data::Data;
 use fanfare_core::dead_letter::DeadBody;
 use fanfare_redis::{RedisBackend, RedisConfig};
 
 use super::stage::{
-    command, config, counts, dead_letters, drain, events, open, publish_surely, server, subscribe,
+    all, command, config, counts, dead_letters, drain, events, open, publish_surely, server,
+    subscribe,
 };
 
 #[tokio::test]
@@ -45,6 +47,29 @@ async fn later_events_come_after_the_stream_was_deleted() {
         publish_surely(&backend, event).await;
     }
     drain(&consumer, &after).await;
+}
+
+/// Each settlement over HTTP asks for it: behind an outage of some thousand events that took longer than
+/// the leases, so that all came again, one by one.
+#[tokio::test]
+async fn the_options_of_a_subscription_are_told_without_reading_the_stream() {
+    let broker = server().await;
+    let backend = open(broker.address()).await;
+    let _consumer = subscribe(&backend, Duration::from_secs(30)).await;
+    publish_surely(&backend, &events(1)[0]).await;
+    command(&broker, &["CONFIG", "RESETSTAT"]).await;
+    backend.admin().get(&all()).await.unwrap();
+    assert!(commands(&broker).await.contains("cmdstat_xrange"));
+    command(&broker, &["CONFIG", "RESETSTAT"]).await;
+    let spec = backend.admin().spec(&all()).await.unwrap();
+    assert_eq!(spec.lease, Duration::from_secs(30));
+    assert!(!commands(&broker).await.contains("cmdstat_xrange"));
+}
+
+/// What the server has run since it was last asked to forget it.
+async fn commands(broker: &Broker) -> String {
+    let said = command(broker, &["INFO", "commandstats"]).await;
+    redis::from_redis_value(said).unwrap()
 }
 
 #[tokio::test]

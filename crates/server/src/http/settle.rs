@@ -106,7 +106,7 @@ async fn settle(
         .collect();
     body.finish()?;
     // It also says that there is such a subscription.
-    let spec = app.backend().admin().get(&name).await?.spec;
+    let spec = app.backend().admin().spec(&name).await?;
     let (tokens, hows): (Vec<_>, Vec<_>) = wishes.into_iter().map(|w| (w.delivery, w.how)).unzip();
     let settlements = tokens.iter().zip(hows).filter_map(|(text, how)| {
         let token = own(text, &name)?;
@@ -132,7 +132,7 @@ async fn extend(
     let tokens = body.require("deliveries", tokens);
     let lease = body.read("lease", lease);
     let tokens = body.finish_with(tokens)?;
-    let spec = app.backend().admin().get(&name).await?.spec;
+    let spec = app.backend().admin().spec(&name).await?;
     let receipts = tokens
         .iter()
         .filter_map(|text| Some(own(text, &name)?.receipt));
