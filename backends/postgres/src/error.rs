@@ -6,6 +6,7 @@ use fanfare_core::error::{Error, ErrorKind};
 use tokio_postgres::error::SqlState;
 
 /// What an error means for an operation that may be repeated.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn map(error: tokio_postgres::Error) -> Error {
     let (kind, message) = classify(&error);
     Error::new(kind, message).because(said(&error))

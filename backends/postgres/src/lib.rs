@@ -11,8 +11,15 @@ mod backend;
 mod config;
 mod connect;
 mod error;
+mod follow;
+mod horizon;
 mod log;
+mod mend;
 mod migrate;
+mod names;
+mod publish;
+mod row;
+mod rows;
 
 pub use backend::PostgresBackend;
 pub use config::PostgresConfig;

@@ -1,72 +1,127 @@
-//! Reading the log.
+//! Reading the log up to the horizon: its newest rows are in memory, put there by the one connection
+//! that follows the log; older ones are read in pages. Also who is woken by what.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use fanfare_core::error::Result;
-use fanfare_core::timestamp::Timestamp;
-use fanfare_fleet::Slot;
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
-use crate::connect::Database;
+use crate::connect::{Database, Param};
+use crate::follow;
+use crate::names::Names;
+use crate::row::{self, Row, columns, get};
 
-/// One row of the log.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) position: i64,
-    pub(crate) recorded: Timestamp,
-    pub(crate) slot: Slot,
-    /// About its bytes.
-    pub(crate) size: usize,
+/// The most rows of one page.
+pub(crate) const PAGE: usize = 1_000;
+/// About the most bytes of one page.
+const PAGE_BYTES: usize = 8 << 20;
+/// How long [`Log::caught_up`] waits for the horizon.
+const CATCH_UP: Duration = Duration::from_secs(3);
+
+/// The newest rows, without one missing.
+#[derive(Debug, Default)]
+struct Cache {
+    /// Everything after it and up to the horizon is here.
+    from: i64,
+    rows: VecDeque<Arc<Row>>,
+    bytes: usize,
+}
+
+impl Cache {
+    fn push(&mut self, row: Arc<Row>, most: usize) {
+        self.bytes += row.size;
+        self.rows.push_back(row);
+        while self.bytes > most && self.rows.len() > 1 {
+            if let Some(oldest) = self.rows.pop_front() {
+                self.bytes -= oldest.size;
+                self.from = oldest.position;
+            }
+        }
+    }
+
+    /// The place of the first row after `position`.
+    fn after(&self, position: i64) -> usize {
+        self.rows.partition_point(|row| row.position <= position)
+    }
 }
 
 /// The log as this process sees it.
 #[derive(Debug)]
 pub(crate) struct Log {
-    database: Arc<Database>,
+    pub(crate) database: Arc<Database>,
+    pub(crate) names: Names,
+    cache: Mutex<Cache>,
+    horizon: AtomicI64,
+    /// Changes when the horizon moved.
     appended: watch::Sender<u64>,
+    waiting: Mutex<BTreeMap<String, Weak<Notify>>>,
+    /// This process published.
+    pub(crate) published: Notify,
+    /// Another process has news.
+    pub(crate) heard: Notify,
+    /// Why the log cannot be followed, while it cannot.
+    pub(crate) trouble: Mutex<Option<String>>,
+    /// About the bytes of a row.
+    row_bytes: AtomicUsize,
 }
 
-#[expect(clippy::unused_async, clippy::unused_self, reason = "being built")]
 impl Log {
+    /// Starts at the horizon as it is now; the connection that follows it lives until `closed`.
     pub(crate) async fn open(
         database: Arc<Database>,
-        _closed: watch::Receiver<bool>,
-    ) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self {
+        closed: watch::Receiver<bool>,
+    ) -> Result<(Arc<Self>, follow::Following)> {
+        let stored = database.read("SELECT h FROM ff.horizon", &[]).await?;
+        let horizon = stored.first().map_or(Ok(0), |row| get(row, 0))?;
+        let log = Arc::new(Self {
             database,
+            names: Names::default(),
+            cache: Mutex::new(Cache {
+                from: horizon,
+                ..Cache::default()
+            }),
+            horizon: AtomicI64::new(horizon),
             appended: watch::Sender::new(0),
-        }))
+            waiting: Mutex::default(),
+            published: Notify::new(),
+            heard: Notify::new(),
+            trouble: Mutex::default(),
+            row_bytes: AtomicUsize::new(1_024),
+        });
+        let following = follow::start(log.clone(), closed);
+        Ok((log, following))
     }
 
-    /// At most `limit` rows after `position`, in order, up to the horizon.
-    pub(crate) async fn after(&self, _position: i64, _limit: usize) -> Result<Vec<Arc<Row>>> {
-        Ok(Vec::new())
-    }
-
-    /// At most `limit` rows before `position`, or at the end, newest first.
-    pub(crate) async fn before(
-        &self,
-        _position: Option<i64>,
-        _limit: usize,
-    ) -> Result<Vec<Arc<Row>>> {
-        Ok(Vec::new())
-    }
-
-    /// The rows at these positions, as far as they are still there.
-    pub(crate) async fn find(&self, _positions: &[i64]) -> Result<BTreeMap<i64, Arc<Row>>> {
-        Ok(BTreeMap::new())
-    }
-
-    /// Up to where every event is known here.
+    /// Up to where every event is known here: nothing at or below it can still come.
     pub(crate) fn horizon(&self) -> i64 {
-        0
+        self.horizon.load(Ordering::Acquire)
     }
 
     /// The horizon, once everything that was committed before this call lies below it. Behind a
-    /// transaction that stays open this waits a bounded time and answers what there is.
+    /// transaction that stays open it answers after a bounded wait what there is.
     pub(crate) async fn caught_up(&self) -> Result<i64> {
-        Ok(0)
+        let newest = "SELECT coalesce(max(pos), 0) FROM ff.log";
+        let newest = self.database.read(newest, &[]).await?;
+        let newest: i64 = newest.first().map_or(Ok(0), |row| get(row, 0))?;
+        let mut appended = self.appended();
+        let clock = &self.database.config.clock;
+        let until = clock.now() + CATCH_UP;
+        loop {
+            appended.mark_unchanged();
+            let horizon = self.horizon();
+            if horizon >= newest || clock.now() >= until {
+                return Ok(horizon);
+            }
+            self.heard.notify_one();
+            tokio::select! {
+                _ = appended.changed() => {}
+                () = clock.sleep_until(until) => {}
+            }
+        }
     }
 
     /// Changes when the horizon moved.
@@ -76,15 +131,137 @@ impl Log {
 
     /// Notified when a subscription may have something other than new events: by
     /// `pg_notify('ff', 'w:' || name)` of any process, or [`Log::wake`] of this one.
-    pub(crate) fn woken(&self, _name: &str) -> Arc<Notify> {
-        Arc::new(Notify::new())
+    pub(crate) fn woken(&self, name: &str) -> Arc<Notify> {
+        let mut waiting = self.waiting.lock();
+        waiting.retain(|_, notify| notify.strong_count() > 0);
+        if let Some(there) = waiting.get(name).and_then(Weak::upgrade) {
+            return there;
+        }
+        let notify = Arc::new(Notify::new());
+        waiting.insert(name.to_owned(), Arc::downgrade(&notify));
+        notify
     }
 
     /// Wakes who waits for this subscription in this process, or all.
-    pub(crate) fn wake(&self, _name: Option<&str>) {}
+    pub(crate) fn wake(&self, name: Option<&str>) {
+        let waiting = self.waiting.lock();
+        let chosen = waiting
+            .iter()
+            .filter(|(known, _)| name.is_none_or(|name| name == *known));
+        for notify in chosen.filter_map(|(_, notify)| notify.upgrade()) {
+            notify.notify_waiters();
+        }
+    }
 
     /// Why the log cannot be followed, if it cannot.
     pub(crate) fn trouble(&self) -> Option<String> {
-        None
+        self.trouble.lock().clone()
+    }
+
+    /// At most `limit` rows after `position`, in order, up to the horizon. There may be more when
+    /// fewer come; none is the end.
+    pub(crate) async fn after(&self, position: i64, limit: usize) -> Result<Vec<Arc<Row>>> {
+        {
+            let cache = self.cache.lock();
+            if position >= cache.from {
+                let rows = cache.rows.iter().skip(cache.after(position));
+                return Ok(rows.take(limit).cloned().collect());
+            }
+        }
+        let text = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM ff.log WHERE pos > $1 AND pos <= $2 ORDER BY pos LIMIT $3"
+        );
+        let (horizon, limit) = (self.horizon(), self.page(limit));
+        let params: [Param<'_>; 3] = [&position, &horizon, &limit];
+        let rows = self.database.read(text, &params).await?;
+        self.decode(&rows).await
+    }
+
+    /// At most `limit` rows before `position`, or from the horizon, newest first.
+    pub(crate) async fn before(
+        &self,
+        position: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<Arc<Row>>> {
+        let text = concat!(
+            "SELECT ",
+            columns!(),
+            " FROM ff.log WHERE pos <= $1 ORDER BY pos DESC LIMIT $2"
+        );
+        let horizon = self.horizon();
+        let last = position.map_or(horizon, |position| horizon.min(position.saturating_sub(1)));
+        let rows = self
+            .database
+            .read(text, &[&last, &self.page(limit)])
+            .await?;
+        self.decode(&rows).await
+    }
+
+    /// The rows at these positions, as far as they are still there.
+    pub(crate) async fn find(&self, positions: &[i64]) -> Result<BTreeMap<i64, Arc<Row>>> {
+        let mut found = BTreeMap::new();
+        let mut missing = Vec::new();
+        {
+            let cache = self.cache.lock();
+            for position in positions {
+                let at = cache.after(position.saturating_sub(1));
+                match cache.rows.get(at).filter(|row| row.position == *position) {
+                    Some(row) => drop(found.insert(*position, row.clone())),
+                    None => missing.push(*position),
+                }
+            }
+        }
+        let page = usize::try_from(self.page(PAGE)).unwrap_or(PAGE);
+        for some in missing.chunks(page) {
+            let text = concat!("SELECT ", columns!(), " FROM ff.log WHERE pos = ANY($1)");
+            let rows = self.database.read(text, &[&some]).await?;
+            let rows = self.decode(&rows).await?;
+            found.extend(rows.into_iter().map(|row| (row.position, row)));
+        }
+        Ok(found)
+    }
+
+    /// So many rows that a page stays within its bytes, by what rows were lately.
+    pub(crate) fn page(&self, limit: usize) -> i64 {
+        let fit = PAGE_BYTES / self.row_bytes.load(Ordering::Relaxed).max(1);
+        i64::try_from(limit.min(PAGE).min(fit).max(1)).unwrap_or(1)
+    }
+
+    /// Rows of a statement with [`columns`].
+    pub(crate) async fn decode(&self, rows: &[tokio_postgres::Row]) -> Result<Vec<Arc<Row>>> {
+        self.names.learn(&self.database, rows).await?;
+        let read = rows
+            .iter()
+            .map(|row| row::read(row, &self.names).map(Arc::new));
+        let rows = read.collect::<Result<Vec<_>>>()?;
+        if let Some(largest) = rows.iter().map(|row| row.size).max() {
+            self.row_bytes.store(largest, Ordering::Relaxed);
+        }
+        Ok(rows)
+    }
+
+    /// Adds what lies between the horizon and `horizon`; only whoever follows the log does.
+    pub(crate) fn append(&self, rows: Vec<Arc<Row>>, horizon: i64) {
+        {
+            let mut cache = self.cache.lock();
+            for row in rows {
+                cache.push(row, self.database.config.cache_bytes);
+            }
+            self.horizon.store(horizon, Ordering::Release);
+        }
+        self.appended.send_modify(|n| *n += 1);
+    }
+
+    /// Begins anew from a stored horizon: the past of the server may have changed.
+    pub(crate) fn begin_again(&self, horizon: i64) {
+        self.names.forget();
+        let mut cache = self.cache.lock();
+        *cache = Cache {
+            from: horizon,
+            ..Cache::default()
+        };
+        self.horizon.store(horizon, Ordering::Release);
     }
 }

@@ -18,7 +18,10 @@ struct Migration {
 const MIGRATIONS: [Migration; 2] = [
     Migration {
         name: "log",
-        up: &[include_str!("sql/migrations/0001_log.up.sql")],
+        up: &[
+            include_str!("sql/migrations/0001_log.up.sql"),
+            include_str!("sql/functions/append.sql"),
+        ],
         down: include_str!("sql/migrations/0001_log.down.sql"),
     },
     Migration {

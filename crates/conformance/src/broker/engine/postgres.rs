@@ -73,7 +73,7 @@ fn template() -> io::Result<PathBuf> {
         .components()
         .rev()
         .nth(1)
-        .map(|part| part.as_os_str());
+        .map(std::path::Component::as_os_str);
     let version = version.unwrap_or_default().to_string_lossy().into_owned();
     let (uid, gid) = plain_user().unwrap_or((our_uid()?, 0));
     let template = std::env::temp_dir().join(format!("fanfare-postgres-{version}-{uid}"));

@@ -1,0 +1,161 @@
+-- Publishing. Everything here runs in the caller's transaction and keeps no state of its session.
+
+-- An id as the log keeps it: a canonical UUID's 16 bytes; else the text behind zero bytes, so many
+-- that it is not 16 long. No id begins with a zero byte.
+CREATE FUNCTION ff.id_bytes(id text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT AS $$
+  SELECT CASE
+    WHEN id ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' THEN uuid_send(id::uuid)
+    WHEN octet_length(id) = 15 THEN '\x0000'::bytea || convert_to(id, 'UTF8')
+    ELSE '\x00'::bytea || convert_to(id, 'UTF8')
+  END
+$$;
+
+-- The numbers of names, given out where they are new. Two functions of the same shape.
+DO $generate$
+DECLARE
+  dictionary text;
+BEGIN
+  FOREACH dictionary IN ARRAY ARRAY['source', 'type'] LOOP
+    EXECUTE format($template$
+      CREATE FUNCTION ff.%1$s_numbers(names text[]) RETURNS int[] LANGUAGE plpgsql AS $$
+      DECLARE
+        numbers int[];
+      BEGIN
+        FOR attempt IN 1..2 LOOP
+          SELECT array_agg(d.number ORDER BY u.n) INTO numbers
+            FROM unnest(names) WITH ORDINALITY AS u (name, n) LEFT JOIN ff.%1$s AS d USING (name);
+          IF array_position(numbers, NULL) IS NULL THEN
+            RETURN numbers;
+          END IF;
+          INSERT INTO ff.%1$s (name)
+            SELECT u.name FROM unnest(names) AS u (name)
+            WHERE NOT EXISTS (SELECT FROM ff.%1$s AS d WHERE d.name = u.name)
+            ORDER BY 1 ON CONFLICT DO NOTHING;
+        END LOOP;
+        -- Another transaction added the name, and this one reads an older snapshot.
+        RAISE EXCEPTION 'a name was added meanwhile' USING ERRCODE = 'serialization_failure';
+      END $$
+    $template$, dictionary);
+  END LOOP;
+END $generate$;
+
+-- Notes ids in the current bucket, unless they are in it or the previous one, and draws a position for
+-- each that is new: positions by place, none where the id was known. While transactions with the view
+-- before the last rotation are open (`overlap`), the previous bucket decides, because they write to it.
+-- One function per bucket, so that plans are kept.
+DO $generate$
+BEGIN
+  FOR bucket IN 0..2 LOOP
+    EXECUTE format($template$
+      CREATE FUNCTION ff.remember_%1$s(sources int[], ids bytea[], overlap boolean)
+      RETURNS bigint[] LANGUAGE plpgsql AS $$
+      DECLARE
+        fresh bigint[];
+        fresh_sources int[];
+        fresh_ids bytea[];
+        positions bigint[];
+        met int := 1;
+      BEGIN
+        IF overlap THEN
+          WITH stored AS (
+            INSERT INTO ff.ids_%2$s (source, id, pos)
+              SELECT e.source, e.id, nextval('ff.log_pos')
+              FROM unnest(sources, ids) WITH ORDINALITY AS e (source, id, n)
+              ORDER BY e.n ON CONFLICT DO NOTHING RETURNING source, id, pos),
+          again AS (INSERT INTO ff.ids_%1$s (source, id, pos) SELECT source, id, pos FROM stored)
+          SELECT array_agg(pos ORDER BY pos), array_agg(source ORDER BY pos), array_agg(id ORDER BY pos)
+            INTO fresh, fresh_sources, fresh_ids FROM stored;
+        ELSE
+          WITH stored AS (
+            INSERT INTO ff.ids_%1$s (source, id, pos)
+              SELECT e.source, e.id, nextval('ff.log_pos')
+              FROM unnest(sources, ids) WITH ORDINALITY AS e (source, id, n)
+              WHERE NOT EXISTS (SELECT FROM ff.ids_%2$s AS p WHERE p.source = e.source AND p.id = e.id)
+              ORDER BY e.n ON CONFLICT DO NOTHING RETURNING source, id, pos)
+          SELECT array_agg(pos ORDER BY pos), array_agg(source ORDER BY pos), array_agg(id ORDER BY pos)
+            INTO fresh, fresh_sources, fresh_ids FROM stored;
+        END IF;
+        IF cardinality(fresh) = cardinality(ids) THEN
+          RETURN fresh;
+        END IF;
+        -- What is new came in the order of its places.
+        FOR place IN 1..cardinality(ids) LOOP
+          IF sources[place] = fresh_sources[met] AND ids[place] = fresh_ids[met] THEN
+            positions[place] := fresh[met];
+            met := met + 1;
+          ELSE
+            positions[place] := NULL;
+          END IF;
+        END LOOP;
+        RETURN positions;
+      END $$
+    $template$, bucket, (bucket + 2) % 3);
+  END LOOP;
+END $generate$;
+
+-- The positions of ids that are known.
+CREATE FUNCTION ff.known(sources int[], ids bytea[]) RETURNS bigint[] LANGUAGE sql AS $$
+  SELECT array_agg(
+    (SELECT max(k.pos) FROM (
+      SELECT i.pos FROM ff.ids_0 AS i WHERE i.source = e.source AND i.id = e.id UNION ALL
+      SELECT i.pos FROM ff.ids_1 AS i WHERE i.source = e.source AND i.id = e.id UNION ALL
+      SELECT i.pos FROM ff.ids_2 AS i WHERE i.source = e.source AND i.id = e.id) AS k)
+    ORDER BY e.n)
+  FROM unnest(sources, ids) WITH ORDINALITY AS e (source, id, n)
+$$;
+
+-- Appends events, each at most once in a call: `source_of` and `type_of` are places in the two lists
+-- of names. Answers a position for each, and which were there before.
+CREATE FUNCTION ff.append(
+  source_names text[], type_names text[],
+  source_of int[], type_of int[], ids bytea[], keys text[], attributes bytea[], bodies bytea[],
+  OUT positions bigint[], OUT duplicates boolean[])
+LANGUAGE plpgsql AS $$
+DECLARE
+  source_numbers int[] := ff.source_numbers(source_names);
+  type_numbers int[] := ff.type_numbers(type_names);
+  sources int[];
+  bucket int;
+  overlap boolean;
+  older bigint[];
+BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    -- An old snapshot could name a bucket of long ago; locking the row finds that out.
+    PERFORM FROM ff.bucket FOR SHARE;
+  END IF;
+  SELECT b.current, b.overlap IS NOT NULL INTO bucket, overlap FROM ff.bucket AS b;
+  IF cardinality(source_numbers) = 1 THEN
+    sources := array_fill(source_numbers[1], ARRAY[cardinality(ids)]);
+  ELSE
+    SELECT array_agg(source_numbers[e.place] ORDER BY e.n) INTO sources
+      FROM unnest(source_of) WITH ORDINALITY AS e (place, n);
+  END IF;
+  CASE bucket
+    WHEN 0 THEN positions := ff.remember_0(sources, ids, overlap);
+    WHEN 1 THEN positions := ff.remember_1(sources, ids, overlap);
+    ELSE positions := ff.remember_2(sources, ids, overlap);
+  END CASE;
+  INSERT INTO ff.log (pos, source, type, id, key, attrs, data) OVERRIDING SYSTEM VALUE
+    SELECT e.pos, e.source, type_numbers[e.type], e.id, e.key, e.attrs, e.data
+    FROM unnest(positions, sources, type_of, ids, keys, attributes, bodies)
+      AS e (pos, source, type, id, key, attrs, data)
+    WHERE e.pos IS NOT NULL;
+  IF array_position(positions, NULL) IS NOT NULL THEN
+    older := ff.known(sources, ids);
+    SELECT array_agg(coalesce(e.pos, e.older) ORDER BY e.n), array_agg(e.pos IS NULL ORDER BY e.n)
+      INTO positions, duplicates
+      FROM unnest(positions, older) WITH ORDINALITY AS e (pos, older, n);
+  END IF;
+END $$;
+
+-- Makes events of the same key commit in the order of their positions: holds a lock per bucket of keys
+-- until the transaction ends. Call it once per transaction, with all its keys, before the first event.
+CREATE FUNCTION ff.lock_keys(keys text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+  bucket int;
+BEGIN
+  -- Ordered by bucket: two transactions never wait for each other.
+  FOR bucket IN SELECT DISTINCT hashtext(k) & 1023 FROM unnest(keys) AS k WHERE k IS NOT NULL ORDER BY 1 LOOP
+    PERFORM pg_advisory_xact_lock(hashtext('ff'), bucket);
+  END LOOP;
+END $$;
