@@ -11,6 +11,7 @@ use crate::follow::Following;
 use crate::log::Log;
 use crate::migrate;
 use crate::publish::Publisher;
+use crate::retention::Retention;
 
 /// One stream on one server.
 #[derive(Debug)]
@@ -28,7 +29,8 @@ impl PostgresBackend {
         let database = Database::open(config).await?;
         let closed = watch::Sender::new(false);
         let (log, following) = Log::open(database.clone(), closed.subscribe()).await?;
-        let publisher = Publisher::start(log.clone(), closed.subscribe());
+        let retention = Retention::start(database.clone(), closed.subscribe());
+        let publisher = Publisher::start(log.clone(), retention, closed.subscribe());
         Ok(Arc::new(Self {
             database,
             log,
@@ -55,7 +57,10 @@ impl PostgresBackend {
 #[cfg(test)]
 mod tests {
     use fanfare_conformance::broker::{Broker, Durability, postgres};
+    use fanfare_core::data::Data;
     use fanfare_core::event::Event;
+    use fanfare_core::id::EventId;
+    use fanfare_core::record;
 
     use super::*;
 
@@ -84,5 +89,101 @@ mod tests {
             assert_eq!(rows.len(), 10);
             assert_eq!(backend.log.find(&[5, 500]).await.unwrap().len(), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn sql_publishes_what_the_record_reads() {
+        let broker = Broker::start(postgres(), Durability::Off).await.unwrap();
+        let config = PostgresConfig::new(broker.url(), "fanfare");
+        let backend = PostgresBackend::open(config).await.unwrap();
+        let client = backend.database.client().await.unwrap();
+        let sql = [
+            "SELECT fanfare.publish('a.b')",
+            "SELECT fanfare.publish('a.b', '{\"n\": 1}', id => 'seven', source => '/shop', key => 'k', \
+             at => '2026-01-02 03:04:05.678901+00', subject => 's', ordered => true, \
+             extensions => '{\"x\": -300, \"y\": true, \"a\": \"text\"}')",
+            "SELECT fanfare.publish_text('a.c', 'text', at => '1901-01-01 00:00:00.5+00')",
+            "SELECT fanfare.publish_bytes('a.c', '\\xff00', content_type => 'image/png')",
+            "SELECT fanfare.publish('a.b', id => 'seven', source => '/shop')",
+        ];
+        for (expected, sql) in [1_i64, 2, 3, 4, 2].into_iter().zip(sql) {
+            assert_eq!(
+                client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0),
+                expected
+            );
+        }
+        let bad = [
+            "SELECT fanfare.publish('a..b')",
+            "SELECT fanfare.publish('a.b', id => '')",
+            "SELECT fanfare.publish('a.b', source => 'a b')",
+            "SELECT fanfare.publish('a.b', extensions => '{\"A\": 1}')",
+            "SELECT fanfare.publish('a.b', extensions => '{\"a\": []}')",
+        ];
+        for sql in bad {
+            let error = client.query_one(sql, &[]).await.unwrap_err();
+            assert_eq!(error.code().unwrap().code(), "22023", "{sql}: {error}");
+        }
+        assert_eq!(backend.log.caught_up().await.unwrap(), 4);
+        let rows = backend.log.after(0, 10).await.unwrap();
+        let events: Vec<_> = rows.iter().map(|row| row.slot.event().unwrap()).collect();
+        let expected = Event::builder("a.b".parse().unwrap())
+            .id(EventId::parse("seven").unwrap())
+            .source("/shop")
+            .key("k")
+            .subject("s")
+            .time("2026-01-02T03:04:05.678901Z".parse().unwrap())
+            .extension("x", -300)
+            .extension("y", true)
+            .extension("a", "text")
+            .data(Data::json("{\"n\": 1}"))
+            .build()
+            .unwrap();
+        assert_eq!(
+            record::encode_attributes(events[1]),
+            record::encode_attributes(&expected)
+        );
+        assert_eq!(events[1], &expected);
+        assert_eq!(&**events[0].source(), "/postgres/postgres");
+        assert!(matches!(events[0].id(), EventId::Uuid(id) if id.get_version_num() == 7));
+        assert_eq!(events[2].data(), Some(&Data::text("text")));
+        assert_eq!(
+            events[2].time(),
+            Some("1901-01-01T00:00:00.5Z".parse().unwrap())
+        );
+        assert_eq!(events[3].data(), Some(&Data::binary(b"\xff\0".to_vec())));
+        assert_eq!(events[3].content_type(), Some("image/png"));
+    }
+
+    #[tokio::test]
+    async fn a_transaction_decides_about_its_events() {
+        let broker = Broker::start(postgres(), Durability::Off).await.unwrap();
+        let config = PostgresConfig::new(broker.url(), "orders");
+        let backend = PostgresBackend::open(config.clone()).await.unwrap();
+        let mut client = backend.database.client().await.unwrap();
+        let event = || Event::builder("a.b".parse().unwrap()).build().unwrap();
+        let (gone, kept) = (event(), event());
+        let transaction = client.transaction().await.unwrap();
+        backend.publish_in(&transaction, &[gone]).await.unwrap();
+        transaction.rollback().await.unwrap();
+        let transaction = client.transaction().await.unwrap();
+        backend.lock_keys(&transaction, &["k", "l"]).await.unwrap();
+        let first = backend
+            .publish_in(&transaction, std::slice::from_ref(&kept))
+            .await
+            .unwrap();
+        let again = backend
+            .publish_in(&transaction, std::slice::from_ref(&kept))
+            .await
+            .unwrap();
+        assert_eq!((first[0].duplicate, again[0].duplicate), (false, true));
+        assert_eq!(first[0].position, again[0].position);
+        transaction.commit().await.unwrap();
+        backend.committed();
+        backend.log.caught_up().await.unwrap();
+        let rows = backend.log.after(0, 10).await.unwrap();
+        assert_eq!(rows.len(), 1);
+        assert_eq!(rows[0].slot.event(), Some(&kept));
+        drop(client);
+        PostgresBackend::migrate_down(config, 0).await.unwrap();
     }
 }

@@ -17,7 +17,9 @@ mod log;
 mod mend;
 mod migrate;
 mod names;
+mod outbox;
 mod publish;
+mod retention;
 mod row;
 mod rows;
 

@@ -21,6 +21,7 @@ const MIGRATIONS: [Migration; 2] = [
         up: &[
             include_str!("sql/migrations/0001_log.up.sql"),
             include_str!("sql/functions/append.sql"),
+            include_str!("sql/functions/publish.sql"),
         ],
         down: include_str!("sql/migrations/0001_log.down.sql"),
     },
@@ -34,6 +35,7 @@ const MIGRATIONS: [Migration; 2] = [
             include_str!("sql/functions/interest.sql"),
             include_str!("sql/functions/operate.sql"),
             include_str!("sql/functions/letters.sql"),
+            include_str!("sql/functions/keep.sql"),
         ],
         down: include_str!("sql/migrations/0002_subscriptions.down.sql"),
     },
@@ -79,6 +81,8 @@ pub(crate) async fn up(database: &Arc<Database>) -> Result<()> {
             .await
             .map_err(map)?;
     }
+    let finish = database.sql(include_str!("sql/migrations/finish.sql"));
+    transaction.batch_execute(&finish).await.map_err(map)?;
     transaction.commit().await.map_err(map)
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::unexpected;
 use crate::log::Log;
+use crate::retention::Retention;
 use crate::row::get;
 use crate::rows::{APPEND, Rows};
 
@@ -36,9 +37,13 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    pub(crate) fn start(log: Arc<Log>, closed: watch::Receiver<bool>) -> Self {
+    pub(crate) fn start(
+        log: Arc<Log>,
+        retention: Arc<Retention>,
+        closed: watch::Receiver<bool>,
+    ) -> Self {
         let (queue, wanted) = mpsc::channel(log.database.config.queue.max(1));
-        let flusher = Flusher { log };
+        let flusher = Flusher { log, retention };
         let (running, flushing) = watch::channel(true);
         tokio::spawn(async move {
             flusher.run(wanted, closed).await;
@@ -94,6 +99,7 @@ fn closed() -> Error {
 
 struct Flusher {
     log: Arc<Log>,
+    retention: Arc<Retention>,
 }
 
 impl Flusher {
@@ -167,8 +173,9 @@ impl Flusher {
     async fn append(&self, fresh: &[Wanted], deadline: Timestamp) -> Result<Vec<Published>> {
         let events: Vec<&Event> = fresh.iter().map(|wanted| &wanted.event).collect();
         let rows = Rows::of(&events);
+        let bytes = events.iter().map(|event| event.size() as u64).sum();
         loop {
-            let error = match self.append_once(&rows).await {
+            let error = match self.append_once(&rows, bytes).await {
                 Ok(published) if published.len() == fresh.len() => return Ok(published),
                 Ok(_) => unexpected("publish"),
                 Err(error) => error,
@@ -181,7 +188,8 @@ impl Flusher {
         }
     }
 
-    async fn append_once(&self, rows: &Rows<'_>) -> Result<Vec<Published>> {
+    async fn append_once(&self, rows: &Rows<'_>, bytes: u64) -> Result<Vec<Published>> {
+        self.retention.take(bytes).await?;
         let answer = self.log.database.publish(APPEND, &rows.params()).await?;
         let row = answer.first().ok_or_else(|| unexpected("publish"))?;
         published(get(row, 0)?, get(row, 1)?)

@@ -150,7 +150,8 @@ END $$;
 
 -- Makes events of the same key commit in the order of their positions: holds a lock per bucket of keys
 -- until the transaction ends. Call it once per transaction, with all its keys, before the first event.
-CREATE FUNCTION ff.lock_keys(keys text[]) RETURNS void LANGUAGE plpgsql AS $$
+CREATE FUNCTION ff.lock_keys(keys text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   bucket int;
 BEGIN

@@ -36,6 +36,8 @@ CREATE TABLE ff.partition (
   events bigint,
   bytes bigint
 );
+CREATE TABLE ff.log_1 PARTITION OF ff.log FOR VALUES FROM (1) TO (1048577);
+INSERT INTO ff.partition (name, low, high) VALUES ('log_1', 1, 1048577);
 
 -- Ids of published events, in three buckets of time: current, previous, and one to be emptied.
 CREATE TABLE ff.ids_0 (source int, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
