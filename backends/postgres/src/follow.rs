@@ -209,7 +209,7 @@ impl<'a> Watch<'a> {
                     self.pause = BUSY;
                 }
                 () = self.log.heard.notified() => self.pause = BUSY,
-                () = clock.sleep(self.wait(clock.now())) => self.pause = self.pause * 3 / 2,
+                () = clock.sleep(self.wait(clock.now())) => self.pause = (self.pause * 3 / 2).min(LISTENING),
             }
         }
     }
