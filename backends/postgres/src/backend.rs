@@ -1,17 +1,34 @@
 //! The backend itself: one stream, its log, its publisher, and the consumers of this process.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use async_trait::async_trait;
+use fanfare_core::admin::Admin;
+use fanfare_core::backend::{Backend, Published};
+use fanfare_core::capability::{
+    Capabilities, Dedup, Fencing, HistoryKind, Known, Limits, Order, SettleFrom, Starts,
+};
+use fanfare_core::consumer::{Consumer, Member, MemberKind};
+use fanfare_core::dead_letter::DeadLetters;
 use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::event::Event;
+use fanfare_core::history::History;
+use fanfare_core::state::State;
+use fanfare_core::subscription::SubscriptionName;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::config::PostgresConfig;
 use crate::connect::Database;
+use crate::consume::{Desk, PostgresConsumer};
 use crate::follow::Following;
 use crate::log::Log;
 use crate::migrate;
 use crate::publish::Publisher;
 use crate::retention::Retention;
+
+/// The most events in one publish.
+const MAX_BATCH: usize = 10_000;
 
 /// One stream on one server.
 #[derive(Debug)]
@@ -21,6 +38,8 @@ pub struct PostgresBackend {
     pub(crate) closed: watch::Sender<bool>,
     publisher: Publisher,
     following: Following,
+    desk: Arc<Desk>,
+    consumers: Mutex<Vec<Weak<PostgresConsumer>>>,
 }
 
 impl PostgresBackend {
@@ -31,12 +50,18 @@ impl PostgresBackend {
         let (log, following) = Log::open(database.clone(), closed.subscribe()).await?;
         let retention = Retention::start(database.clone(), closed.subscribe());
         let publisher = Publisher::start(log.clone(), retention, closed.subscribe());
+        let desk = Arc::new(Desk {
+            database: database.clone(),
+            log: log.clone(),
+        });
         Ok(Arc::new(Self {
             database,
             log,
             closed,
             publisher,
             following,
+            desk,
+            consumers: Mutex::default(),
         }))
     }
 
@@ -51,6 +76,100 @@ impl PostgresBackend {
             return Err(Error::new(ErrorKind::Closed, "the backend is closed"));
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Backend for PostgresBackend {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            backend: "postgres",
+            power_safe: Known::Unknown,
+            durable: true,
+            at_most_once: false,
+            dedup: Dedup::Window,
+            fencing: Fencing::Backend,
+            start: Starts {
+                earliest: true,
+                time: true,
+                position: true,
+            },
+            order: Order::Lanes,
+            park: true,
+            history: HistoryKind::Full,
+            delay_precision_millis: 10,
+            settle_from: SettleFrom::Any,
+            atomic_batch: false,
+            pause: true,
+            seek: true,
+            audit: true,
+            foreign_input: false,
+            shared: true,
+            limits: Limits {
+                data_bytes: self.database.config.max_data_bytes,
+                batch_events: MAX_BATCH,
+                delay_millis: 365 * 86_400_000,
+            },
+        }
+    }
+
+    async fn publish(&self, events: &[Event]) -> Result<Vec<Result<Published>>> {
+        self.check_open()?;
+        if events.len() > MAX_BATCH {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!("at most {MAX_BATCH} events in one publish"),
+            ));
+        }
+        let most = self.database.config.max_data_bytes;
+        self.publisher.publish(events, most).await
+    }
+
+    async fn consume(
+        &self,
+        subscription: &SubscriptionName,
+        member: Member,
+    ) -> Result<Arc<dyn Consumer>> {
+        self.check_open()?;
+        let closed = self.closed.subscribe();
+        let consumer = PostgresConsumer::join(self.desk.clone(), subscription, &member, closed);
+        let consumer = Arc::new(consumer.await?);
+        let mut consumers = self.consumers.lock();
+        consumers.retain(|there| there.strong_count() > 0);
+        consumers.push(Arc::downgrade(&consumer));
+        Ok(consumer)
+    }
+
+    fn admin(&self) -> &dyn Admin {
+        self
+    }
+
+    fn dead_letters(&self) -> &dyn DeadLetters {
+        self
+    }
+
+    fn history(&self) -> Result<&dyn History> {
+        Ok(self)
+    }
+
+    fn state(&self) -> &dyn State {
+        self
+    }
+
+    async fn close(&self) -> Result<()> {
+        if self.closed.send_replace(true) {
+            return Ok(());
+        }
+        self.publisher.ended().await;
+        let consumers = std::mem::take(&mut *self.consumers.lock());
+        let mut released = Ok(());
+        for consumer in consumers.iter().filter_map(Weak::upgrade) {
+            if consumer.kind() == MemberKind::Embedded {
+                released = released.and(consumer.release().await);
+            }
+        }
+        self.following.ended().await;
+        released
     }
 }
 

@@ -7,11 +7,15 @@
 
 #![expect(dead_code, reason = "being built")]
 
+mod admin;
 mod backend;
 mod config;
 mod connect;
+mod consume;
+mod dead_letters;
 mod error;
 mod follow;
+mod history;
 mod horizon;
 mod log;
 mod mend;
@@ -22,6 +26,8 @@ mod publish;
 mod retention;
 mod row;
 mod rows;
+mod state;
+mod subscription;
 
 pub use backend::PostgresBackend;
 pub use config::PostgresConfig;

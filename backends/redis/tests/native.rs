@@ -4,7 +4,6 @@
 #[cfg(test)]
 mod native {
     mod deaths;
-    mod group;
     mod refusals;
     pub(super) mod stage;
     mod stream;

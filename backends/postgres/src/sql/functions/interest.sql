@@ -12,13 +12,13 @@ LANGUAGE sql IMMUTABLE AS $$
   FROM jsonb_array_elements(_interest) WITH ORDINALITY p(part, ord)
 $$;
 
--- Matching events after one position and up to another, by block.
+-- Matching events after one position and up to another (null: to the end), by block.
 CREATE FUNCTION ff.matching(_interest jsonb, _after bigint, _upto bigint)
 RETURNS TABLE (block bigint, events bigint) LANGUAGE plpgsql STABLE AS $$
 DECLARE
   _part record;
 BEGIN
-  FOR _part IN SELECT * FROM ff.parts(_interest) p WHERE p.upto > _after AND p.after < _upto LOOP
+  FOR _part IN SELECT * FROM ff.parts(_interest) p WHERE p.upto > _after AND (_upto IS NULL OR p.after < _upto) LOOP
     RETURN QUERY SELECT l.pos >> 16, count(*) FROM ff.log l
     WHERE l.pos > greatest(_after, _part.after) AND l.pos <= least(_upto, _part.upto)
       AND l.type IN (SELECT number FROM ff.type WHERE '.' || name ~ _part.types)
@@ -66,4 +66,25 @@ BEGIN
   WHERE EXISTS (SELECT FROM ff.subscription WHERE id = sub)
   ON CONFLICT (sub, block) DO UPDATE SET trimmed = tally.trimmed + excluded.trimmed;
   RETURN true;
+END $$;
+
+-- Matching events below the frontier, and the blocks where the log and the counters differ, by how much.
+CREATE FUNCTION ff.balance(_s ff.subscription, OUT below bigint, OUT breaches jsonb)
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  SELECT coalesce(sum(logged), 0),
+    coalesce(jsonb_agg(jsonb_build_array(b.block, logged - accounted)) FILTER (WHERE logged <> accounted), '[]')
+  INTO below, breaches FROM (
+    SELECT block, sum(n)::bigint AS logged, sum(a)::bigint AS accounted FROM (
+      SELECT block, events AS n, 0 AS a FROM ff.matching(_s.interest, _s.base, _s.frontier)
+      UNION ALL
+      SELECT block, 0, acknowledged + dropped + dead - extra - trimmed FROM ff.tally WHERE sub = _s.id
+      UNION ALL
+      SELECT pos >> 16, 0, 1 FROM (
+        SELECT pos FROM ff.waiting WHERE sub = _s.id
+        UNION ALL SELECT pos FROM ff.lane WHERE sub = _s.id AND NOT head
+        UNION ALL SELECT ff.positions(held) FROM ff.lease WHERE sub = _s.id
+      ) open
+    ) account GROUP BY block
+  ) b;
 END $$;
