@@ -4,4 +4,5 @@
 pub(crate) mod channel;
 pub(crate) mod file;
 pub(crate) mod group;
+pub(crate) mod redis;
 pub(crate) mod sqlite;

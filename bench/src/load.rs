@@ -15,6 +15,9 @@ use tokio::time::MissedTickBehavior;
 use crate::Outcome;
 use crate::measure::{Run, Sample, Watch};
 
+/// Between two events when all are idle.
+const IDLE: Duration = Duration::from_millis(5);
+
 /// The data of every event: 256 bytes of JSON.
 fn payload() -> Bytes {
     let head = r#"{"order":"0190a5e4-3f5b-7d2a-9c41-1f2e3d4c5b6a","total":129900,"note":""#;
@@ -74,6 +77,60 @@ where
     Ok(run.end(count, taken))
 }
 
+/// The same with batches of `batch` events.
+pub(crate) async fn chunks<F>(
+    callers: usize,
+    batch: usize,
+    events: Vec<Event>,
+    publish: impl Fn(Vec<Event>) -> F + Clone + Send + 'static,
+) -> Outcome<Sample>
+where
+    F: Future<Output = Outcome<()>> + Send + 'static,
+{
+    let count = events.len();
+    let batches = events.chunks(batch).map(<[Event]>::to_vec).collect();
+    let run = Run::begin();
+    let mut tasks = JoinSet::new();
+    for share in shares(batches, callers) {
+        let publish = publish.clone();
+        tasks.spawn(async move {
+            let mut taken = Vec::with_capacity(share.len());
+            for batch in share {
+                let watch = Watch::start();
+                publish(batch).await?;
+                taken.push(nanos(watch));
+            }
+            Outcome::Ok(taken)
+        });
+    }
+    let mut taken = Vec::with_capacity(callers);
+    while let Some(share) = tasks.join_next().await {
+        taken.push(share??);
+    }
+    Ok(run.end(count, taken))
+}
+
+/// One event every few milliseconds, and nothing else: what one takes when all are idle.
+pub(crate) async fn alone<F>(
+    count: usize,
+    publish: impl Fn(Event) -> F + Clone + Send + 'static,
+) -> Outcome<Sample>
+where
+    F: Future<Output = Outcome<()>> + Send + 'static,
+{
+    let events = events(count)?;
+    let run = Run::begin();
+    let mut every = tokio::time::interval(IDLE);
+    let mut taken = Vec::with_capacity(count);
+    for event in events {
+        every.tick().await;
+        let watch = Watch::start();
+        publish(event).await?;
+        taken.push(nanos(watch));
+    }
+    Ok(run.end(count, vec![taken]))
+}
+
 /// Publishes at a steady rate whatever the answers take, one event a millisecond; latencies count
 /// from the moment an event was due.
 pub(crate) async fn paced<F>(
@@ -103,12 +160,12 @@ where
     Ok(run.end(count, vec![taken]))
 }
 
-fn shares(events: Vec<Event>, count: usize) -> Vec<Vec<Event>> {
-    let mut shares: Vec<Vec<Event>> = (0..count).map(|_| Vec::new()).collect();
+fn shares<T>(work: Vec<T>, count: usize) -> Vec<Vec<T>> {
+    let mut shares: Vec<Vec<T>> = (0..count).map(|_| Vec::new()).collect();
     let mut next = 0;
-    for event in events {
+    for piece in work {
         if let Some(share) = shares.get_mut(next) {
-            share.push(event);
+            share.push(piece);
         }
         next = (next + 1) % count;
     }

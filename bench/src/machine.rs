@@ -18,17 +18,22 @@ pub(crate) fn describe(options: &Options) -> Outcome<String> {
         });
     let cores = std::thread::available_parallelism()?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("?");
     let (p50, p99) = flush_micros(options)?;
     Ok(format!(
-        "{model}, {cores} cores, Linux {}, load {load} at the start; commit {}, SQLite {}.\n\
+        "{model}, {cores} cores, Linux {}, {}, SQLite {}.\n\
          One 256-byte append and fdatasync: p50 {p50} us, p99 {p99} us. Events carry 256 bytes of \
          JSON, a UUIDv7 id, source, type, time and media type.",
         kernel.trim(),
-        commit(),
+        moment(),
         rusqlite::version(),
     ))
+}
+
+/// When: the load there was, and the commit.
+pub(crate) fn moment() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("?");
+    format!("load {load} at the start; commit {}", commit())
 }
 
 fn commit() -> String {

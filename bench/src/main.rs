@@ -15,7 +15,9 @@ mod load;
 mod machine;
 mod measure;
 mod memory;
+mod ours;
 mod pattern;
+mod redis;
 mod report;
 mod sqlite;
 
@@ -58,6 +60,8 @@ enum Suite {
     Memory,
     /// Publish, consume and both on SQLite, against raw SQLite and a raw file.
     Sqlite,
+    /// Publish, consume and both on a private Redis, against a raw client.
+    Redis,
     /// What a claim costs behind backlogs of many sizes.
     Cursor,
     /// Matching very many patterns.
@@ -93,8 +97,7 @@ impl Options {
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let options = Options::parse();
-    let mut report = Report::new();
-    report.say(&machine::describe(&options)?);
+    let mut report = Report::new(&machine::describe(&options)?);
     if options.wants(Suite::Pattern) {
         pattern::run(&options, &mut report);
     }
@@ -109,6 +112,9 @@ async fn main() -> Outcome<()> {
     }
     if options.wants(Suite::Cursor) {
         cursor::run(&options, &mut report).await?;
+    }
+    if options.wants(Suite::Redis) {
+        redis::run(&options, &mut report).await?;
     }
     if let Some(file) = &options.write {
         report.write(file)?;

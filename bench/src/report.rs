@@ -5,12 +5,25 @@ use std::path::Path;
 
 use crate::Outcome;
 
-/// The text so far.
-pub(crate) struct Report(String);
+const HEAD: &str = "# Results\n\nWritten by `cargo run --release -p fanfare-bench`; ratios count, absolute \
+                    figures are this machine's.\n\n";
+
+/// The text so far, by section.
+pub(crate) struct Report {
+    /// What it was taken on.
+    machine: String,
+    /// Titles and what stands below them.
+    sections: Vec<(String, String)>,
+}
 
 impl Report {
-    pub(crate) fn new() -> Self {
-        Self(String::new())
+    pub(crate) fn new(machine: &str) -> Self {
+        let mut report = Self {
+            machine: String::new(),
+            sections: Vec::new(),
+        };
+        report.say(machine);
+        report
     }
 
     /// A paragraph.
@@ -20,6 +33,7 @@ impl Report {
 
     /// A heading.
     pub(crate) fn section(&mut self, title: &str) {
+        self.sections.push((title.to_owned(), String::new()));
         self.put(&format!("## {title}\n\n"));
     }
 
@@ -50,19 +64,45 @@ impl Report {
         self.put(&text);
     }
 
-    /// Writes everything to `file`.
+    /// Writes every section to `file`, in place of the one with its title that may be there; others
+    /// stay. Only a file without sections is told the machine: whoever measures elsewhere begins anew.
     pub(crate) fn write(&self, file: &Path) -> Outcome<()> {
-        let head = "# Results\n\nWritten by `cargo run --release -p fanfare-bench`; ratios count, \
-                    absolute figures are this machine's.\n\n";
-        std::fs::write(file, format!("{head}{}\n", self.0.trim_end()))?;
-        Ok(())
+        let there = std::fs::read_to_string(file).unwrap_or_default();
+        let mut parts = there.split("\n## ");
+        let head = parts.next().unwrap_or_default().trim_end().to_owned();
+        let mut sections: Vec<(String, String)> = parts.map(section).collect();
+        for (title, text) in &self.sections {
+            match sections.iter_mut().find(|(known, _)| known == title) {
+                Some((_, old)) => old.clone_from(text),
+                None => sections.push((title.clone(), text.clone())),
+            }
+        }
+        let mut text = if head.is_empty() {
+            format!("{HEAD}{}", self.machine.trim_end())
+        } else {
+            head
+        };
+        for (_, section) in &sections {
+            let _ = write!(text, "\n\n{}", section.trim());
+        }
+        text.push('\n');
+        Ok(std::fs::write(file, text)?)
     }
 
     #[expect(clippy::print_stdout, reason = "what the program is for")]
     fn put(&mut self, text: &str) {
         print!("{text}");
-        self.0.push_str(text);
+        match self.sections.last_mut() {
+            Some((_, section)) => section.push_str(text),
+            None => self.machine.push_str(text),
+        }
     }
+}
+
+/// A section of a file that was split before each title.
+fn section(text: &str) -> (String, String) {
+    let title = text.lines().next().unwrap_or_default();
+    (title.to_owned(), format!("## {text}"))
 }
 
 /// A number with thin groups of three, as people read it.
