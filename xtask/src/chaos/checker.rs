@@ -35,7 +35,7 @@ const DRAIN: Duration = Duration::from_mins(2);
 /// How long after a fault's end everything may take to go on.
 const RECOVERY: Duration = Duration::from_mins(1);
 /// Between two looks at the audit while draining.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(100);
 /// Events in one page of history.
 const PAGE: usize = 1_000;
 

@@ -156,8 +156,13 @@ impl<'a> Scene<'a> {
         self.wait(CALM);
         self.overseer.brace()?;
         self.wait(BRACED);
-        let moment = chance::now();
+        let mut moment = chance::now();
         self.begin()?;
+        if matches!(self.siege.fault, Fault::Stop | Fault::Blackhole) {
+            // Nobody is answered from here on, and what leaves now is in flight as well.
+            self.wait(BRACED);
+            moment = chance::now();
+        }
         let (publishes, settlements) = self.overseer.fault(moment)?;
         self.end()?;
         let healed = chance::now();
