@@ -1,10 +1,8 @@
 //! Operating subscriptions. What must happen at once is a script; counting reads the stream.
 
-use std::collections::{BTreeMap, HashMap};
-
 use async_trait::async_trait;
 use fanfare_core::admin::{
-    Admin, Audited, Breach, Counts, Health, Put, SeekTo, Sought, StreamStats, SubscriptionInfo,
+    Admin, Audited, Health, Put, SeekTo, Sought, StreamStats, SubscriptionInfo,
 };
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::event::Event;
@@ -14,85 +12,18 @@ use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
 use redis::Value;
 
 use crate::backend::RedisBackend;
-use crate::connect::{Answer, Arguments};
+use crate::books::Snapshot;
+use crate::connect::Arguments;
 use crate::error::unexpected;
 use crate::frame::Slot;
-use crate::place::{before, block_of, block_range, hex, recorded};
+use crate::place::{before, hex};
 use crate::scripts::{self, Script};
 use crate::subscription::{Stored, unknown, write_patterns, write_spec};
 
-/// The most ids that a breach names.
-const MAX_IDS: usize = 1_000;
 /// How often an operation is tried again when the subscription changed under it.
 const TRIES: usize = 20;
 
-/// One subscription at one moment.
-pub(crate) struct Snapshot {
-    pub(crate) stored: Stored,
-    /// By block and kind: a, d, x, e, v (trimmed).
-    counters: BTreeMap<(u128, char), i64>,
-    pub(crate) in_flight: u64,
-    pub(crate) waiting: u64,
-    lowest: Option<u128>,
-    /// How many are unsettled, by block.
-    open: BTreeMap<u128, i64>,
-    /// The end of the stream.
-    pub(crate) head: u128,
-}
-
-impl Snapshot {
-    fn total(&self, kind: char) -> u64 {
-        let of_kind = self.counters.iter().filter(|((_, k), _)| *k == kind);
-        u64::try_from(of_kind.map(|(_, n)| n).sum::<i64>()).unwrap_or(0)
-    }
-
-    /// `matching` of the events below the frontier and `above` of those beyond are its.
-    fn counts(&self, matching: u64, above: u64) -> Counts {
-        Counts {
-            published: matching + above + self.total('e'),
-            acknowledged: self.total('a'),
-            dropped: self.total('d'),
-            dead: self.total('x'),
-            in_flight: self.in_flight,
-            waiting: self.waiting + above,
-        }
-    }
-}
-
 impl RedisBackend {
-    pub(crate) async fn snapshot(&self, name: &SubscriptionName) -> Result<Option<Snapshot>> {
-        let arguments = Arguments::default().text(name.as_str());
-        let answer = self.wire.look(&scripts::SNAPSHOT, &arguments).await?;
-        if answer == Value::Nil {
-            return Ok(None);
-        }
-        let mut answer = Answer::new(answer, "snapshot")?;
-        let fields: HashMap<String, String> = answer.next()?;
-        let mut counters = BTreeMap::new();
-        let mut counted: BTreeMap<String, i64> = answer.next()?;
-        while let Some((mut field, n)) = counted.pop_first() {
-            let kind = field.pop().unwrap_or(' ');
-            let block = u128::from_str_radix(&field, 16).map_err(|_| unexpected("snapshot"))?;
-            counters.insert((block, kind), n);
-        }
-        let (in_flight, waiting) = (answer.next()?, answer.next()?);
-        let lowest = crate::place::from_hex(&answer.next::<String>()?);
-        let mut open = BTreeMap::new();
-        for (block, n) in answer.next::<BTreeMap<String, i64>>()? {
-            let block = u128::from_str_radix(&block, 16).map_err(|_| unexpected("snapshot"))?;
-            open.insert(block, n);
-        }
-        Ok(Some(Snapshot {
-            stored: Stored::read(name, &fields)?,
-            counters,
-            in_flight,
-            waiting,
-            lowest,
-            open,
-            head: answer.next_position()?,
-        }))
-    }
-
     async fn known(&self, name: &SubscriptionName) -> Result<Snapshot> {
         self.snapshot(name).await?.ok_or_else(|| unknown(name))
     }
@@ -117,32 +48,6 @@ impl RedisBackend {
             }
             at = crate::place::end_of(last.head);
         }
-    }
-
-    async fn above(&self, snapshot: &Snapshot) -> Result<(u64, Option<u128>)> {
-        let (mut above, mut first) = (0, None);
-        let stored = &snapshot.stored;
-        self.scan(stored.frontier, snapshot.head, |position, slot| {
-            if stored.matches(position, slot) {
-                above += 1;
-                first.get_or_insert(position);
-            }
-            true
-        })
-        .await?;
-        Ok((above, first))
-    }
-
-    async fn info(&self, snapshot: Snapshot) -> Result<SubscriptionInfo> {
-        let (above, first) = self.above(&snapshot).await?;
-        Ok(SubscriptionInfo {
-            counts: snapshot.counts(snapshot.stored.claimed, above),
-            oldest_unsettled: snapshot.lowest.or(first).map(recorded),
-            frontier: Position(snapshot.stored.frontier),
-            created: snapshot.stored.created,
-            paused: snapshot.stored.paused,
-            spec: snapshot.stored.spec,
-        })
     }
 
     pub(crate) async fn names(&self) -> Result<Vec<SubscriptionName>> {
@@ -172,60 +77,6 @@ impl RedisBackend {
             Value::BulkString(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
             _ => Err(unexpected("an operation")),
         }
-    }
-
-    async fn audited(&self, snapshot: Snapshot) -> Result<Audited> {
-        let stored = &snapshot.stored;
-        let mut balance: BTreeMap<u128, i64> = BTreeMap::new();
-        let (mut below, mut above) = (0, 0);
-        self.scan(stored.base, snapshot.head, |position, slot| {
-            if stored.matches(position, slot) {
-                if position > stored.frontier {
-                    above += 1;
-                } else {
-                    below += 1;
-                    *balance.entry(block_of(position)).or_default() += 1;
-                }
-            }
-            true
-        })
-        .await?;
-        for ((block, kind), n) in &snapshot.counters {
-            let sign = if matches!(kind, 'e' | 'v') { 1 } else { -1 };
-            *balance.entry(*block).or_default() += sign * n;
-        }
-        for (block, n) in &snapshot.open {
-            *balance.entry(*block).or_default() -= n;
-        }
-        let mut breaches = Vec::new();
-        for (block, missing) in balance.into_iter().filter(|(_, missing)| *missing != 0) {
-            breaches.push(self.breach(&snapshot, block, missing).await?);
-        }
-        Ok(Audited {
-            name: stored.spec.name.clone(),
-            counts: snapshot.counts(below + snapshot.total('v'), above),
-            breaches,
-        })
-    }
-
-    async fn breach(&self, snapshot: &Snapshot, block: u128, missing: i64) -> Result<Breach> {
-        let (first, last) = block_range(block);
-        let stored = &snapshot.stored;
-        let from = first.0.saturating_sub(1).max(stored.base);
-        let mut ids = Vec::new();
-        self.scan(from, last.0.min(stored.frontier), |position, slot| {
-            if let Some(event) = slot.event().filter(|_| stored.matches(position, slot)) {
-                ids.push(event.id().to_string());
-            }
-            ids.len() < MAX_IDS
-        })
-        .await?;
-        Ok(Breach {
-            first,
-            last,
-            missing,
-            ids,
-        })
     }
 
     /// The position of the only event with this id.
@@ -280,11 +131,18 @@ impl Admin for RedisBackend {
             Start::Time(time) => hex(before(time)),
             Start::After(position) => hex(position.0),
         };
+        let config = &self.wire.config;
+        let group = config.is_group(spec);
+        let takeover = config.takeover.as_micros().to_string();
+        let takeover = if group { takeover } else { String::new() };
         for _ in 0..TRIES {
             let there = Stored::load(&self.wire, &spec.name).await?;
             let (mut version, mut wanted) = (String::new(), spec.clone());
             if let Some(there) = &there {
                 there.spec.agrees_with(spec)?;
+                if there.group != group {
+                    return Err(other_kind(&spec.name, there.group));
+                }
                 wanted.start = there.spec.start;
                 if wanted == there.spec {
                     return Ok(Put::Unchanged);
@@ -300,7 +158,9 @@ impl Admin for RedisBackend {
                 .text(&start)
                 .number(self.wire.config.clock.now().as_nanos())
                 .flag(wanted.ephemeral)
-                .text(write_patterns(&wanted.patterns));
+                .text(write_patterns(&wanted.patterns))
+                .text(&takeover)
+                .flag(wanted.ordered);
             match self.text(&scripts::PUT, &arguments).await?.as_str() {
                 "created" => return Ok(Put::Created),
                 "changed" => return Ok(Put::Changed),
@@ -403,10 +263,17 @@ impl Admin for RedisBackend {
 
     async fn audit(&self, name: Option<&SubscriptionName>) -> Result<Vec<Audited>> {
         self.check_open()?;
-        let chosen = match name {
+        let mut chosen = match name {
             Some(name) => vec![self.known(name).await?],
             None => self.durable().await?,
         };
+        if name.is_some() && chosen.iter().any(|snapshot| snapshot.stored.group) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "others acknowledge in a consumer group of redis: there is nothing to compare with",
+            ));
+        }
+        chosen.retain(|snapshot| !snapshot.stored.group);
         let mut audited = Vec::with_capacity(chosen.len());
         for snapshot in chosen {
             audited.push(self.audited(snapshot).await?);
@@ -461,6 +328,20 @@ impl Admin for RedisBackend {
 
 /// How long the server may take to show that it is well.
 const HEALTH: std::time::Duration = std::time::Duration::from_secs(1);
+
+fn other_kind(name: &SubscriptionName, group: bool) -> Error {
+    let (is, wanted) = if group {
+        ("is", "not")
+    } else {
+        ("is not", "is")
+    };
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "subscription `{name}` {is} a consumer group of redis, and {wanted} meant to be one"
+        ),
+    )
+}
 
 fn busy(name: &SubscriptionName) -> Error {
     Error::new(

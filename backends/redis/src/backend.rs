@@ -18,7 +18,7 @@ use fanfare_core::subscription::SubscriptionName;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::config::RedisConfig;
+use crate::config::{Groups, RedisConfig};
 use crate::connect::{Fsync, Wire};
 use crate::consume::RedisConsumer;
 use crate::log::Log;
@@ -43,6 +43,10 @@ pub struct RedisBackend {
 impl RedisBackend {
     /// Connects; nothing is written until something is published or subscribed.
     pub async fn open(config: RedisConfig) -> Result<Arc<Self>> {
+        if config.groups != Groups::None && !config.form.is_foreign() {
+            let detail = "consumer groups of redis need an event an entry: name a wire form";
+            return Err(Error::invalid("/backend", detail));
+        }
         let (wire, fsync) = Wire::open(config).await?;
         let closed = watch::Sender::new(false);
         let log = Log::open(wire.clone(), closed.subscribe()).await?;
@@ -106,7 +110,7 @@ impl Backend for RedisBackend {
             atomic_batch: false,
             pause: true,
             seek: true,
-            audit: true,
+            audit: config.groups != Groups::All,
             foreign_input: config.form.is_foreign(),
             shared: true,
             limits: Limits {

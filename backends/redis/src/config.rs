@@ -3,8 +3,22 @@
 use std::time::Duration;
 
 use fanfare_core::clock::Clock;
+use fanfare_core::subscription::{SubscriptionName, SubscriptionSpec};
 
 use crate::form::Form;
+
+/// Which subscriptions are consumer groups of Redis, shared with members that know nothing of us.
+/// They need [`Form::Entries`]; ephemeral ones never are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Groups {
+    /// None: our own leases, which cost less.
+    #[default]
+    None,
+    /// The one of this name.
+    One(SubscriptionName),
+    /// Every one.
+    All,
+}
 
 /// Server, stream, bounds and clock.
 #[derive(Clone)]
@@ -15,6 +29,12 @@ pub struct RedisConfig {
     pub stream: String,
     /// How events stand in the stream's entries. Default: frames.
     pub form: Form,
+    /// Which subscriptions are consumer groups of Redis. Default: none.
+    pub groups: Groups,
+    /// The name under which this process is in such groups; a random one unless given.
+    pub consumer: Option<String>,
+    /// How long an entry of such a group may be idle before it is taken over. Default 30 s.
+    pub takeover: Duration,
     /// The most bytes of frames kept; publishers get [`Full`](fanfare_core::ErrorKind::Full) when
     /// nothing can be trimmed. 0: as much as the server has. Default 0.
     pub max_bytes: u64,
@@ -53,6 +73,9 @@ impl RedisConfig {
             url: url.into(),
             stream: stream.into(),
             form: Form::default(),
+            groups: Groups::default(),
+            consumer: None,
+            takeover: Duration::from_secs(30),
             max_bytes: 0,
             retention: Duration::from_hours(168),
             dedup_window: Duration::from_mins(10),
@@ -67,6 +90,16 @@ impl RedisConfig {
             publish_timeout: Duration::from_secs(10),
             clock: Clock::system(),
         }
+    }
+
+    /// Whether a subscription is a consumer group of Redis.
+    pub(crate) fn is_group(&self, spec: &SubscriptionSpec) -> bool {
+        !spec.ephemeral
+            && match &self.groups {
+                Groups::None => false,
+                Groups::One(name) => *name == spec.name,
+                Groups::All => true,
+            }
     }
 
     /// What every key but the stream begins with; it hashes to the stream's slot.

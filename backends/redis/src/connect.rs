@@ -20,6 +20,8 @@ pub(crate) struct Wire {
     client: redis::Client,
     pub(crate) config: RedisConfig,
     prefix: String,
+    /// Our name in consumer groups.
+    pub(crate) consumer: String,
     shared: Mutex<Option<(u64, MultiplexedConnection)>>,
     connecting: tokio::sync::Mutex<u64>,
 }
@@ -39,6 +41,7 @@ impl Wire {
         let wire = Arc::new(Self {
             client,
             prefix: config.prefix(),
+            consumer: config.consumer.clone().unwrap_or_else(random_name),
             config,
             shared: Mutex::new(None),
             connecting: tokio::sync::Mutex::new(0),
@@ -216,6 +219,11 @@ impl std::fmt::Debug for Wire {
             .field("stream", &self.config.stream)
             .finish_non_exhaustive()
     }
+}
+
+fn random_name() -> String {
+    let (high, low) = uuid::Uuid::now_v7().as_u64_pair();
+    format!("fanfare-{:08x}", (high ^ low) & 0xffff_ffff)
 }
 
 fn is_unknown_script(error: &redis::RedisError) -> bool {

@@ -1,6 +1,7 @@
 //! One member of a subscription: receive, settle, extend, close.
 
 mod claim;
+mod group;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use uuid::Uuid;
 use self::claim::Claimed;
 use crate::connect::{Arguments, Wire};
 use crate::log::{Frame, Log};
+use crate::scripts;
+use crate::settle::{self, How};
 use crate::subscription::{Stored, unknown};
-use crate::{scripts, settle};
 
 pub(crate) use self::claim::bodies;
 
@@ -46,6 +48,8 @@ struct Inner {
     place: tokio::sync::Mutex<Place>,
     /// Claimed, not yet handed out.
     ready: Mutex<VecDeque<Delivery>>,
+    /// What a consumer group of Redis gave us, not yet claimed.
+    given: group::Given,
 }
 
 /// How far this member has looked.
@@ -89,11 +93,11 @@ impl RedisConsumer {
             stored: RwLock::new(Arc::new(stored)),
             place: tokio::sync::Mutex::new(place),
             ready: Mutex::default(),
+            given: group::Given::default(),
         };
-        Ok(Self {
-            inner: Arc::new(inner),
-            woken,
-        })
+        let inner = Arc::new(inner);
+        group::start(&inner);
+        Ok(Self { inner, woken })
     }
 
     pub(crate) fn kind(&self) -> MemberKind {
@@ -103,6 +107,11 @@ impl RedisConsumer {
     /// Gives back what this member holds.
     pub(crate) async fn release(&self) -> Result<()> {
         let inner = &self.inner;
+        let is_group = inner.stored.read().group;
+        if is_group {
+            inner.stop_reading().await;
+            inner.keep_group(true).await?;
+        }
         inner.ready.lock().clear();
         // A claim that is on its way is waited for, so that it is given back too.
         let _place = inner.place.lock().await;
@@ -127,7 +136,12 @@ impl Consumer for RedisConsumer {
         let inner = &self.inner;
         let clock = &inner.wire.config.clock;
         let deadline = clock.now() + wait;
-        let mut appended = inner.log.appended();
+        let is_group = inner.stored.read().group;
+        let mut appended = if is_group {
+            inner.given.arrived()
+        } else {
+            inner.log.appended()
+        };
         let mut closed = inner.closed.clone();
         let mut ask = true;
         loop {
@@ -141,7 +155,11 @@ impl Consumer for RedisConsumer {
                 return Ok(taken);
             }
             // On its own task: a claim that was sent is kept, even if nobody waits for it.
-            let claiming = tokio::spawn(inner.clone().claim(max, ask));
+            let claiming = if is_group {
+                tokio::spawn(inner.clone().claim_given(max))
+            } else {
+                tokio::spawn(inner.clone().claim(max, ask))
+            };
             let claimed = claiming
                 .await
                 .map_err(|e| Error::new(ErrorKind::Internal, "a claim did not end").because(e))??;
@@ -158,7 +176,7 @@ impl Consumer for RedisConsumer {
                 biased;
                 _ = closed.wait_for(|closed| *closed) => {}
                 () = woken => ask = true,
-                _ = appended.changed() => ask = false,
+                _ = appended.changed() => ask = is_group,
                 () = clock.sleep(pause) => ask = true,
             }
         }
@@ -168,6 +186,10 @@ impl Consumer for RedisConsumer {
         let inner = &self.inner;
         inner.check_open()?;
         let stored = inner.stored.read().clone();
+        let settlements = settlements
+            .into_iter()
+            .map(|(r, s)| (r, s.into()))
+            .collect();
         settle::settle(&inner.wire, &inner.log, &stored.spec, settlements).await
     }
 
@@ -205,10 +227,7 @@ impl Inner {
         };
         if !stale.is_empty() {
             let stored = self.stored.read().clone();
-            let releases = stale
-                .iter()
-                .map(|d| (d.receipt, Settlement::Release))
-                .collect();
+            let releases = stale.iter().map(|d| (d.receipt, How::Release)).collect();
             settle::settle(&self.wire, &self.log, &stored.spec, releases).await?;
         }
         Ok(taken)

@@ -4,10 +4,12 @@
 //! leases over ranges, kept beside the stream under `{stream}:ff:`, so that the cost is per batch.
 //! Every process reads the stream once, whatever the number of its subscriptions. Redis's own
 //! consumer groups are not used: they know neither patterns nor parts of a frame. On streams that other
-//! services write, one event is one entry in their [`Form`]; the rest is the same.
+//! services write, one event is one entry in their [`Form`], and a subscription can be a group of
+//! Redis ([`Groups`]) that those services are in too.
 
 mod admin;
 mod backend;
+mod books;
 mod config;
 mod connect;
 mod consume;
@@ -26,5 +28,5 @@ mod state;
 mod subscription;
 
 pub use backend::RedisBackend;
-pub use config::RedisConfig;
+pub use config::{Groups, RedisConfig};
 pub use form::{EntryForm, Form};

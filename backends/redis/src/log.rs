@@ -68,8 +68,8 @@ impl Frame {
     }
 }
 
-type Entry = (String, Vec<Vec<u8>>);
-type Streams = Option<Vec<(String, Vec<Entry>)>>;
+pub(crate) type Entry = (String, Vec<Vec<u8>>);
+pub(crate) type Streams = Option<Vec<(String, Vec<Entry>)>>;
 
 /// The newest frames, without a gap.
 #[derive(Debug, Default)]
@@ -228,7 +228,8 @@ impl Log {
         Ok(found)
     }
 
-    fn frames(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Arc<Frame>> {
+    /// Entries as what stands in them.
+    pub(crate) fn frames(&self, entries: impl IntoIterator<Item = Entry>) -> Vec<Arc<Frame>> {
         let form = &self.wire.config.form;
         let read = entries
             .into_iter()

@@ -32,16 +32,18 @@ struct Run {
     at: Vec<usize>,
 }
 
-enum How {
+pub(crate) enum How {
     Ack,
     Drop,
+    /// Not what the subscription wants.
+    Skip,
     Release,
     Retry(Duration, String),
     Dead(String, String),
 }
 
-impl How {
-    fn of(settlement: Settlement) -> Self {
+impl From<Settlement> for How {
+    fn from(settlement: Settlement) -> Self {
         match settlement {
             Settlement::Ack => Self::Ack,
             Settlement::Drop => Self::Drop,
@@ -50,7 +52,9 @@ impl How {
             Settlement::DeadLetter { reason, error } => Self::Dead(reason, cut(error)),
         }
     }
+}
 
+impl How {
     fn joins(&self, next: &Self) -> bool {
         matches!(
             (self, next),
@@ -74,7 +78,7 @@ pub(crate) async fn settle(
     wire: &Wire,
     log: &Log,
     spec: &SubscriptionSpec,
-    settlements: Vec<(Receipt, Settlement)>,
+    settlements: Vec<(Receipt, How)>,
 ) -> Result<Vec<Settled>> {
     let mut answers = Vec::with_capacity(settlements.len());
     let mut rest = settlements.into_iter().peekable();
@@ -89,18 +93,18 @@ async fn settle_part(
     wire: &Wire,
     log: &Log,
     spec: &SubscriptionSpec,
-    settlements: Vec<(Receipt, Settlement)>,
+    settlements: Vec<(Receipt, How)>,
 ) -> Result<Vec<Settled>> {
     let mut answers = vec![Settled::Unknown; settlements.len()];
     let mut firsts: BTreeMap<Receipt, usize> = BTreeMap::new();
     let mut again = Vec::new();
     let mut ops = Vec::with_capacity(settlements.len());
-    for (at, (receipt, settlement)) in settlements.into_iter().enumerate() {
+    for (at, (receipt, how)) in settlements.into_iter().enumerate() {
         if let Some(first) = firsts.get(&receipt) {
             again.push((at, *first));
         } else {
             firsts.insert(receipt, at);
-            ops.push((receipt, How::of(settlement), at));
+            ops.push((receipt, how, at));
         }
     }
     let runs = runs(ops);
@@ -174,6 +178,7 @@ fn arguments(
         let letter = match &run.how {
             How::Ack => "a",
             How::Drop => "d",
+            How::Skip => "n",
             How::Release => "v",
             How::Retry(..) => "r",
             How::Dead(..) => "x",
@@ -181,7 +186,7 @@ fn arguments(
         all = all.number(run.epoch).text(letter);
         all = all.position(run.first).number(run.count);
         all = match &run.how {
-            How::Ack | How::Drop | How::Release => all.text("").text("").text(""),
+            How::Ack | How::Drop | How::Skip | How::Release => all.text("").text("").text(""),
             How::Retry(after, error) => all.number(after.as_micros()).text(error).text(""),
             How::Dead(reason, error) => {
                 let body = bodies.get(&run.first).map(Slot::encode).unwrap_or_default();

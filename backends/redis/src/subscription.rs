@@ -98,6 +98,8 @@ pub(crate) struct Stored {
     pub(crate) claimed: u64,
     pub(crate) paused: bool,
     pub(crate) created: Timestamp,
+    /// Whether it is a consumer group of Redis.
+    pub(crate) group: bool,
 }
 
 impl Stored {
@@ -132,6 +134,7 @@ impl Stored {
             frontier: from_hex(fields.get("frontier")?)?,
             claimed: fields.get("claimed")?.parse().ok()?,
             paused: fields.get("paused")? == "1",
+            group: fields.contains_key("group"),
             created: Timestamp::from_nanos(fields.get("created")?.parse().ok()?),
         })
     }

@@ -7,7 +7,7 @@ use fanfare_conformance::Target;
 use fanfare_conformance::broker::{Durability, Server, redis};
 use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
-use fanfare_redis::{EntryForm, Form, RedisBackend, RedisConfig};
+use fanfare_redis::{EntryForm, Form, Groups, RedisBackend, RedisConfig};
 use tokio::sync::OnceCell;
 
 #[derive(Debug)]
@@ -15,14 +15,16 @@ struct Redis {
     name: &'static str,
     server: OnceCell<Server>,
     form: Form,
+    groups: Groups,
 }
 
 impl Redis {
-    fn new(name: &'static str, form: Form) -> Self {
+    fn new(name: &'static str, form: Form, groups: Groups) -> Self {
         Self {
             name,
             server: OnceCell::new(),
             form,
+            groups,
         }
     }
 
@@ -33,6 +35,7 @@ impl Redis {
             server.map_err(|e| Error::new(ErrorKind::Unavailable, "no redis").because(e))?;
         Ok(RedisConfig {
             form: self.form.clone(),
+            groups: self.groups.clone(),
             ..RedisConfig::new(server.url(), stream)
         })
     }
@@ -67,11 +70,19 @@ impl Target for Redis {
 
 #[test]
 fn conformance_of_frames() {
-    fanfare_conformance::check(Arc::new(Redis::new("redis", Form::Frames)));
+    fanfare_conformance::check(Arc::new(Redis::new("redis", Form::Frames, Groups::None)));
 }
 
 #[test]
 fn conformance_of_entries() {
     let form = Form::Entries(EntryForm::preset("cloudevents").unwrap());
-    fanfare_conformance::check(Arc::new(Redis::new("redis, an event an entry", form)));
+    let target = Redis::new("redis, an event an entry", form, Groups::None);
+    fanfare_conformance::check(Arc::new(target));
+}
+
+#[test]
+fn conformance_of_groups() {
+    let form = Form::Entries(EntryForm::preset("cloudevents").unwrap());
+    let target = Redis::new("redis, its consumer groups", form, Groups::All);
+    fanfare_conformance::check(Arc::new(target));
 }

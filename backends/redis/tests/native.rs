@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod native {
     mod deaths;
+    mod group;
     mod refusals;
     pub(super) mod stage;
     mod stream;

@@ -10,13 +10,16 @@ use fanfare_core::{Error, Result};
 pub const DEFAULT_STREAM: &str = "fanfare";
 
 /// Parameters whose values are safe to show; every other one is hidden.
-const PUBLIC_PARAMETERS: [&str; 6] = [
+const PUBLIC_PARAMETERS: [&str; 9] = [
     "stream",
     "mode",
     "max_events",
     "max_bytes",
     "retention",
     "wire",
+    "group",
+    "consumer",
+    "takeover",
 ];
 
 /// A backend URL in its parts.

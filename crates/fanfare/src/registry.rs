@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use fanfare_core::backend::Backend;
+use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
-use fanfare_redis::{EntryForm, Form, RedisBackend, RedisConfig};
+use fanfare_redis::{EntryForm, Form, Groups, RedisBackend, RedisConfig};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
 use crate::address::Address;
@@ -154,9 +155,13 @@ async fn redis(address: Address) -> Result<Arc<dyn Backend>> {
 }
 
 /// `redis://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`; on a stream of
-/// another service `&wire=PRESET`.
+/// another service `&wire=PRESET`, and in its consumer group `&group=NAME&consumer=NAME&takeover=30s`.
 fn redis_config(mut address: Address) -> Result<RedisConfig> {
-    let stream = address.take_stream()?;
+    let wire = address.take("wire");
+    let stream = match wire {
+        Some(_) => foreign_stream(&mut address)?,
+        None => address.take_stream()?,
+    };
     let url = format!("{}:{}", address.scheme(), address.path());
     let mut config = RedisConfig::new(url, stream);
     config.max_data_bytes = MAX_DATA_BYTES;
@@ -166,11 +171,30 @@ fn redis_config(mut address: Address) -> Result<RedisConfig> {
     if let Some(retention) = address.take("retention") {
         config.retention = duration::parse(&retention)?;
     }
-    if let Some(wire) = address.take("wire") {
+    if let Some(wire) = wire {
         config.form = Form::Entries(EntryForm::preset(&wire).ok_or_else(unknown_wire)?);
+    }
+    config.groups = match address.take("group").as_deref() {
+        None => Groups::None,
+        Some("*") => Groups::All,
+        Some(name) => Groups::One(SubscriptionName::parse(name)?),
+    };
+    config.consumer = address.take("consumer");
+    if let Some(takeover) = address.take("takeover") {
+        config.takeover = duration::parse(&takeover)?;
     }
     address.finish()?;
     Ok(config)
+}
+
+/// Others name their streams as they like.
+fn foreign_stream(address: &mut Address) -> Result<String> {
+    let stream = address.take("stream").unwrap_or_default();
+    if (1..=256).contains(&stream.len()) && stream.chars().all(|c| c.is_ascii_graphic()) {
+        return Ok(stream);
+    }
+    let detail = "with `wire`, `stream` names the other service's stream, without blanks";
+    Err(Error::invalid("/backend", detail))
 }
 
 fn unknown_wire() -> Error {
@@ -207,7 +231,10 @@ mod tests {
             "memory:?x=1",
             "redis://ada:hunter2@host/?x=1",
             "redis:?stream=a b",
-            "redis:?wire=morse",
+            "redis:?stream=a&wire=morse",
+            "redis:?wire=workflow",
+            "redis:?stream=a&wire=workflow&group=a b",
+            "redis:?stream=a&group=workers",
         ] {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fanfare_core::consumer::MemberKind;
-use fanfare_core::delivery::{Delivery, Receipt, Settlement};
+use fanfare_core::delivery::{Delivery, Receipt};
 use fanfare_core::error::Result;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::{OnDead, SubscriptionName};
@@ -19,15 +19,16 @@ use crate::connect::{Answer, Arguments, Wire};
 use crate::frame::Slot;
 use crate::log::Log;
 use crate::place::{end_of, hex};
+use crate::scripts;
+use crate::settle::{self, How};
 use crate::subscription::{Stored, unknown};
-use crate::{scripts, settle};
 
 /// The most deliveries of one claim.
-const CLAIM: usize = 1_000;
+pub(super) const CLAIM: usize = 1_000;
 /// The most events looked at before the frontier is moved over those that do not match.
 const SCAN: usize = 50_000;
 /// How often a claim is tried again at once when another member was quicker.
-const ROUNDS: usize = 16;
+pub(super) const ROUNDS: usize = 16;
 /// How often an ephemeral subscription says that it lives.
 const ALIVE: Duration = Duration::from_secs(10);
 
@@ -41,9 +42,9 @@ pub(super) enum Claimed {
 
 /// The next events of the subscription that nobody has claimed.
 #[derive(Default)]
-struct Fresh {
-    events: Vec<(u128, Slot)>,
-    scanned: u128,
+pub(super) struct Fresh {
+    pub(super) events: Vec<(u128, Slot)>,
+    pub(super) scanned: u128,
 }
 
 impl Inner {
@@ -126,26 +127,9 @@ impl Inner {
     ) -> Result<Asked> {
         let asked = self.wire.config.clock.now();
         let arguments = self.claim_arguments(stored, place, &fresh, max);
-        let answer = self.wire.script(&scripts::CLAIM, &arguments).await?;
-        let mut answer = Answer::new(answer, "claim")?;
-        match answer.next::<String>()?.as_str() {
-            "ok" => {}
-            "gone" => return Err(unknown(&self.name)),
-            "stale" => {
-                let now = Stored::load(&self.wire, &self.name).await?;
-                let now = now.ok_or_else(|| unknown(&self.name))?;
-                place.frontier = now.frontier;
-                place.scanned = now.frontier;
-                place.page.clear();
-                *self.stored.write() = Arc::new(now);
-                return Ok(Asked::Again);
-            }
-            _ => {
-                self.bury(stored, answer).await?;
-                return Ok(Asked::Again);
-            }
-        }
-        let granted = Granted::read(answer)?;
+        let Sent::Granted(granted) = self.send(stored, place, &arguments).await? else {
+            return Ok(Asked::Again);
+        };
         let expected = place.frontier;
         place.frontier = granted.frontier;
         if granted.frontier < fresh.scanned {
@@ -166,6 +150,52 @@ impl Inner {
         Ok(Asked::Granted)
     }
 
+    /// What the server grants, or what else is to be done.
+    pub(super) async fn send(
+        &self,
+        stored: &Stored,
+        place: &mut Place,
+        arguments: &Arguments,
+    ) -> Result<Sent> {
+        let answer = self.wire.script(&scripts::CLAIM, arguments).await?;
+        let mut answer = Answer::new(answer, "claim")?;
+        match answer.next::<String>()?.as_str() {
+            "ok" => return Granted::read(answer).map(Sent::Granted),
+            "given" => {
+                let mut positions = Vec::new();
+                while !answer.is_empty() {
+                    positions.push(answer.next_position()?);
+                }
+                return Ok(Sent::Given(positions));
+            }
+            "gone" => return Err(unknown(&self.name)),
+            "stale" => {
+                let now = Stored::load(&self.wire, &self.name).await?;
+                let now = now.ok_or_else(|| unknown(&self.name))?;
+                place.frontier = now.frontier;
+                place.scanned = now.frontier;
+                place.page.clear();
+                *self.stored.write() = Arc::new(now);
+            }
+            _ => self.bury(stored, answer).await?,
+        }
+        Ok(Sent::Again)
+    }
+
+    /// What every claim begins with.
+    pub(super) fn who(&self, stored: &Stored) -> Arguments {
+        let kind = if self.kind == MemberKind::External {
+            "x"
+        } else {
+            "e"
+        };
+        Arguments::default()
+            .text(self.name.as_str())
+            .text(&self.member)
+            .text(kind)
+            .text(&stored.version)
+    }
+
     fn claim_arguments(
         &self,
         stored: &Stored,
@@ -173,16 +203,8 @@ impl Inner {
         fresh: &Fresh,
         max: usize,
     ) -> Arguments {
-        let kind = if self.kind == MemberKind::External {
-            "x"
-        } else {
-            "e"
-        };
-        let mut arguments = Arguments::default()
-            .text(self.name.as_str())
-            .text(&self.member)
-            .text(kind)
-            .text(&stored.version)
+        let mut arguments = self
+            .who(stored)
             .position(place.frontier)
             .position(fresh.scanned)
             .number(max)
@@ -198,7 +220,7 @@ impl Inner {
     }
 
     /// Puts what was granted where the next receive finds it.
-    async fn hand_out(
+    pub(super) async fn hand_out(
         &self,
         stored: &Stored,
         granted: Granted,
@@ -207,10 +229,10 @@ impl Inner {
     ) -> Result<()> {
         let mut known: BTreeMap<u128, Slot> = BTreeMap::new();
         let mut order = granted.due;
-        if stored.spec.ordered {
+        if stored.spec.ordered || stored.group {
             known.extend(fresh.events);
         } else {
-            for (position, slot) in fresh.events.into_iter().take(granted.fresh) {
+            for (position, slot) in fresh.events.into_iter().take(granted.fresh.unwrap_or(0)) {
                 order.push((position, 1));
                 known.insert(position, slot);
             }
@@ -229,6 +251,10 @@ impl Inner {
                 epoch: granted.epoch,
             };
             match known.remove(&position) {
+                // Taken over from others, whom it may have concerned.
+                Some(slot) if stored.group && !stored.matches(position, &slot) => {
+                    undeliverable.push((receipt, How::Skip));
+                }
                 Some(Slot::Event(event)) => deliveries.push(Delivery {
                     event,
                     position: receipt.position,
@@ -237,15 +263,12 @@ impl Inner {
                     lease_until: until,
                 }),
                 Some(Slot::Raw(_)) => {
-                    let dead = Settlement::DeadLetter {
-                        reason: "undecodable".into(),
-                        error: "the stream entry is no event".into(),
-                    };
-                    undeliverable.push((receipt, dead));
+                    let error = "the stream entry is no event".into();
+                    undeliverable.push((receipt, How::Dead("undecodable".into(), error)));
                 }
                 None => {
                     tracing::error!(subscription = %self.name, %receipt, "the event is gone from the stream");
-                    undeliverable.push((receipt, Settlement::Drop));
+                    undeliverable.push((receipt, How::Drop));
                 }
             }
         }
@@ -286,19 +309,29 @@ impl Inner {
     }
 }
 
-enum Asked {
+/// The answer to a claim.
+pub(super) enum Sent {
+    Granted(Granted),
+    /// A consumer group of Redis gave these to our members: they are next.
+    Given(Vec<u128>),
+    /// Something changed: ask again.
+    Again,
+}
+
+pub(super) enum Asked {
     Granted,
     Nothing(Option<Duration>),
     /// Something changed: look again.
     Again,
 }
 
-/// The answer of a claim.
-struct Granted {
-    epoch: u64,
+/// What is leased now.
+pub(super) struct Granted {
+    pub(super) epoch: u64,
     frontier: u128,
-    next: Option<Duration>,
-    fresh: usize,
+    pub(super) next: Option<Duration>,
+    /// How many of the fresh events; none where none are wanted now.
+    pub(super) fresh: Option<usize>,
     /// Positions and attempts.
     due: Vec<(u128, u32)>,
 }
@@ -308,7 +341,7 @@ impl Granted {
         let epoch = answer.next()?;
         let frontier = answer.next_position()?;
         let next: i64 = answer.next()?;
-        let fresh = answer.next()?;
+        let fresh: i64 = answer.next()?;
         let mut due = Vec::new();
         while !answer.is_empty() {
             due.push((answer.next_position()?, answer.next()?));
@@ -317,7 +350,7 @@ impl Granted {
             epoch,
             frontier,
             next: u64::try_from(next).ok().map(Duration::from_micros),
-            fresh,
+            fresh: usize::try_from(fresh).ok(),
             due,
         })
     }

@@ -1,6 +1,7 @@
 -- Gives up suspects that are out of attempts. ARGV: name, now of the client (ns), dead letters kept
 -- (0|1), park (0|1), then pairs of position and body.
 S = keys_of(ARGV[1])
+if not known() then return 0 end
 local attempts = tonumber(redis.call('HGET', S.meta, 'attempts') or 0)
 local buried = 0
 for i = 5, #ARGV, 2 do
@@ -8,6 +9,7 @@ for i = 5, #ARGV, 2 do
   local told = story(position)
   if told.attempts >= attempts and redis.call('ZREM', S.suspects, position) == 1 then
     buried = buried + 1
+    leave_group(position, now())
     local key = false
     if ARGV[3] == '1' then
       local error = 'its process died while handling it'

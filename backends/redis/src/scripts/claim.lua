@@ -1,12 +1,13 @@
 -- Moves the frontier and leases what lies between, together with what is due.
 -- ARGV: name, member (16), kind (e|x), version, frontier expected, scanned to, max, ordered (0|1),
 -- then fresh events: unordered one text of runs (32 + 4), ordered pairs of position and key
--- (empty: none).
--- Answers: gone | stale | bury, positions.. | ok, epoch, frontier, next change (us), fresh taken,
--- pairs of position and attempt, in the order to deliver before the fresh ones.
+-- (empty: none). In a native group the consumer stands for the frontier, and fresh events are pairs
+-- of what it was given by the group; the key \1 is an event that does not match.
+-- Answers: gone | stale | bury, positions.. | given, positions.. | ok, epoch, frontier, next change (us), fresh taken
+-- (-1: none is wanted now), pairs of position and attempt, in the order to deliver before the fresh ones.
 S = keys_of(ARGV[1])
 local member, external, max, ordered = ARGV[2], ARGV[3] == 'x', tonumber(ARGV[7]), ARGV[8] == '1'
-local meta = redis.call('HMGET', S.meta, 'ver', 'frontier', 'paused', 'lease', 'attempts')
+local meta = redis.call('HMGET', S.meta, 'ver', 'frontier', 'paused', 'lease', 'attempts', 'group')
 if not meta[1] then return { 'gone' } end
 despite_full_memory()
 local t = now()
@@ -32,9 +33,9 @@ local function grant(flag, runs, n)
   return epoch
 end
 
-if meta[3] == '1' then return { 'ok', 0, frontier, next_change(), 0 } end
+if meta[3] == '1' then return { 'ok', 0, frontier, next_change(), -1 } end
 local isolating = redis.call('HGET', S.held, member .. '!')
-if isolating and redis.call('HEXISTS', S.leases, isolating) == 1 then return { 'ok', 0, frontier, next_change(), 0 } end
+if isolating and redis.call('HEXISTS', S.leases, isolating) == 1 then return { 'ok', 0, frontier, next_change(), -1 } end
 if isolating then redis.call('HDEL', S.held, member .. '!') end
 
 local suspects = redis.call('ZRANGE', S.suspects, 0, 31)
@@ -45,7 +46,7 @@ for _, position in ipairs(suspects) do
     hopeless[#hopeless + 1] = position
   elseif #hopeless == 1 then
     -- An embedded member first finishes what it has, so that the suspect runs alone.
-    if not external and redis.call('HEXISTS', S.held, member) == 1 then return { 'ok', 0, frontier, next_change(), 0 } end
+    if not external and redis.call('HEXISTS', S.held, member) == 1 then return { 'ok', 0, frontier, next_change(), -1 } end
     it.attempts = it.attempts + 1
     tell(position, it)
     redis.call('ZREM', S.suspects, position)
@@ -66,7 +67,57 @@ for _, position in ipairs(redis.call('ZRANGEBYSCORE', S.due, '-inf', t, 'LIMIT',
 end
 
 local fresh = 0
-if frontier == ARGV[5] then
+
+-- What the group gave us, as long as it is ours: unless it was read again after a loss.
+local function adopt()
+  local given = {}
+  if ordered then
+    -- In the order of the log, whichever of our members it was given to.
+    local adopted = redis.call('HGET', S.meta, 'adopted')
+    local pending = redis.pcall('XPENDING', STREAM, S.name, '(' .. id_of(adopted), '+', 1000)
+    local next = { 'given' }
+    for _, entry in ipairs(pending.err and {} or pending) do
+      if is_ours(entry[2]) then next[#next + 1] = position_of(entry[1]) end
+    end
+    if #next > 1 and #ARGV == 8 then return next end
+    for i = 9, #ARGV, 2 do
+      if ARGV[i] ~= next[(i - 5) / 2] then return next end
+      given[id_of(ARGV[i])] = true
+    end
+  elseif #ARGV > 8 then
+    local pending = redis.pcall('XPENDING', STREAM, S.name, id_of(ARGV[9]), id_of(ARGV[#ARGV - 1]), 10000, ARGV[5])
+    for _, entry in ipairs(pending.err and {} or pending) do given[entry[1]] = true end
+  end
+  local room = 10000 - redis.call('ZCARD', S.blocked)
+  for i = 9, #ARGV, 2 do
+    local position, key = ARGV[i], ARGV[i + 1]
+    local id = id_of(position)
+    if n >= max or room <= 0 then break end
+    fresh = fresh + 1
+    if ordered then redis.call('HSET', S.meta, 'adopted', position) end
+    local again = position <= meta[2] and is_unsettled(position)
+    if not given[id] or again then
+      -- Not ours, or here already.
+    elseif key == '\1' or redis.call('ZREM', S.done, position) == 1 then
+      redis.call('XACK', STREAM, S.name, id)
+    elseif key == '' or not ordered or enter_lane(position, key) then
+      runs[#runs + 1] = position .. '0001'
+      n = n + 1
+      answer[#answer + 1] = position
+      answer[#answer + 1] = 1
+    else
+      room = room - 1
+    end
+    if position > frontier then frontier = position:sub(1, 28) .. 'ffff' end
+  end
+  flag = ordered and 'x' or flag
+  if frontier ~= meta[2] then redis.call('HSET', S.meta, 'frontier', frontier) end
+end
+
+if meta[6] then
+  local look = n < max and adopt()
+  if look and n == 0 then return look end
+elseif frontier == ARGV[5] then
   local reached = ARGV[6]
   if ordered then
     flag = 'x'

@@ -40,5 +40,6 @@ local function keys_of(name)
     meta = s .. 'm', leases = s .. 'l', left = s .. 'r', ends = s .. 'u', due = s .. 'due',
     suspects = s .. 'sus', story = s .. 'e', lane = s .. 'k', blocked = s .. 'bl', key_of = s .. 'ek',
     parked = s .. 'pk', count = s .. 'c', held = s .. 'mh', body = s .. 'body', letters = s .. 'dl',
+    consumers = s .. 'gc', done = s .. 'gd',
   }
 end

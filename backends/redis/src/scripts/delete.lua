@@ -8,6 +8,18 @@ if not m[1] then
 end
 local silent = tonumber(ARGV[2])
 if silent > 0 and (m[2] ~= '1' or now() - tonumber(m[3]) < silent) then return 'alive' end
+if known() and S.group then
+  -- A group that others are in is theirs too.
+  local members = redis.pcall('XINFO', 'CONSUMERS', STREAM, S.name)
+  local shared = members.err
+  for _, info in ipairs(members.err and {} or members) do
+    for i = 1, #info, 2 do
+      if info[i] == 'name' and redis.call('SISMEMBER', S.consumers, info[i + 1]) == 0 then shared = true end
+    end
+  end
+  if not shared then redis.call('XGROUP', 'DESTROY', STREAM, S.name) end
+  redis.call('DEL', S.consumers)
+end
 forget_all()
 for _, id in ipairs(redis.call('ZRANGE', S.letters, 0, -1)) do
   redis.call('DEL', P .. 'x:' .. id)

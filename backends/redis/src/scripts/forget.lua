@@ -4,5 +4,5 @@ local function forget_all()
     redis.call('DEL', S.prefix .. 'b:' .. epoch, S.prefix .. 'x:' .. epoch)
   end
   redis.call('DEL', S.leases, S.left, S.ends, S.due, S.suspects, S.story, S.lane, S.blocked, S.key_of,
-    S.parked, S.count, S.held, S.body)
+    S.parked, S.count, S.held, S.body, S.done)
 end

@@ -13,6 +13,7 @@ for i = 1, #ARGV, 3 do
     local m = redis.call('HMGET', S.meta, 'gen', 'frontier', 'ordered')
     local position, again = x[2], true
     local parked = redis.call('HGET', S.parked, position)
+    if known() and S.group then m[2] = group_end() or m[2] end
     if parked then redis.call('HDEL', S.parked, position) end
     if not m[1] then
       again = false

@@ -1,9 +1,9 @@
 -- Settles runs of deliveries. ARGV: name, now of the client (ns), park (0|1), then for each
--- run seven: epoch, how (a|d|v|r|x), first position, count, and for r: delay
+-- run seven: epoch, how (a|d|n|v|r|x), first position, count, and for r: delay
 -- (us), error, ''; for x: reason, error, body.
 -- Answers per run the letters of its deliveries: D, L, A, U.
 S = keys_of(ARGV[1])
-if redis.call('EXISTS', S.meta) == 0 then return { 'gone' } end
+if not known() then return { 'gone' } end
 despite_full_memory()
 local t = now()
 local parks = ARGV[3] == '1'
@@ -30,6 +30,11 @@ end
 
 function settle.d(it, position)
   count(position, 'd', 1)
+  forget(it, position)
+end
+
+-- Not what the subscription wants.
+function settle.n(it, position)
   forget(it, position)
 end
 
@@ -83,8 +88,15 @@ for i = 4, #ARGV, 7 do
     local position = length == 1 and first or head .. string.format('%04x', index)
     local letter, it, k = check(epoch, position)
     if it then
-      take(it, k)
-      settle[how](it, position, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
+      local ends = how == 'a' or how == 'd' or how == 'n' or how == 'x'
+      if ends and not leave_group(position, t) then
+        letter = 'L'
+        take(it, k)
+        forget(it, position)
+      else
+        take(it, k)
+        settle[how](it, position, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6])
+      end
     end
     letters[#letters + 1] = letter
   end
@@ -92,5 +104,6 @@ for i = 4, #ARGV, 7 do
 end
 store_leases()
 store_counts()
+if S.group then note_mark() end
 if woken then wake(S.name) end
 return answers

@@ -220,6 +220,9 @@ async fn the_balance_starts_anew_after_a_seek(stage: &Stage) -> Verdict {
         require_eq!(counts.published, published, "published since the new place");
         require_eq!(counts.acknowledged, 0, "acknowledged since the new place");
     }
+    if !stage.backend.capabilities().audit {
+        return Ok(());
+    }
     let one = stage
         .backend
         .admin()

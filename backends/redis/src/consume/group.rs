@@ -1,0 +1,341 @@
+//! Members of a native consumer group: Redis gives out what is new, to us and to members that know
+//! nothing of us. What it gave to us is claimed like anything else, so that retries, order, suspects
+//! and dead letters are the same; the group's own list is kept in step by the scripts.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::timestamp::Timestamp;
+use parking_lot::Mutex;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
+
+use super::claim::{Asked, CLAIM, Claimed, Fresh, ROUNDS, Sent};
+use super::{Inner, Place};
+use crate::connect::{Answer, Arguments};
+use crate::error::map;
+use crate::frame::Slot;
+use crate::log::Streams;
+use crate::scripts;
+use crate::subscription::Stored;
+
+/// How long one blocking read waits.
+const BLOCK: Duration = Duration::from_secs(2);
+/// How long a close waits for a read that it ended.
+const PARTING: Duration = Duration::from_secs(1);
+/// Between attempts to reach a server that is gone: the first pause and the longest.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The key of an event that does not match, as the script takes it.
+const SKIPPED: &str = "\u{1}";
+
+/// What the group gave us, and how much more is wanted.
+#[derive(Debug)]
+pub(super) struct Given {
+    events: Mutex<(VecDeque<(u128, Slot)>, Timestamp)>,
+    arrived: watch::Sender<u64>,
+    wanted: watch::Sender<usize>,
+    /// The connection that waits, by the server's number.
+    waiting: Mutex<Option<u64>>,
+    running: watch::Sender<bool>,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        Self {
+            events: Mutex::new((VecDeque::new(), Timestamp::from_nanos(0))),
+            arrived: watch::Sender::new(0),
+            wanted: watch::Sender::new(0),
+            waiting: Mutex::default(),
+            running: watch::Sender::new(false),
+        }
+    }
+}
+
+impl Given {
+    /// Changes when something was given, or a read ended without.
+    pub(super) fn arrived(&self) -> watch::Receiver<u64> {
+        self.arrived.subscribe()
+    }
+}
+
+/// Reads and keeps for a member, where its subscription is a native group.
+pub(super) fn start(inner: &Arc<Inner>) {
+    if inner.stored.read().group {
+        inner.given.running.send_replace(true);
+        tokio::spawn(read(Arc::downgrade(inner), inner.closed.clone()));
+        tokio::spawn(keep(Arc::downgrade(inner), inner.closed.clone()));
+    }
+}
+
+impl Inner {
+    /// Claims what was given and what is due; asks the group for more where there is neither.
+    pub(super) async fn claim_given(self: Arc<Self>, max: usize) -> Result<Claimed> {
+        let mut place = self.place.lock().await;
+        for _ in 0..ROUNDS {
+            if !self.ready.lock().is_empty() {
+                return Ok(Claimed::More);
+            }
+            let stored = self.stored.read().clone();
+            match self.ask_given(&stored, &mut place, max.min(CLAIM)).await? {
+                Asked::Granted => return Ok(Claimed::More),
+                Asked::Nothing(next) => return Ok(Claimed::Nothing(next)),
+                Asked::Again => {}
+            }
+        }
+        Ok(Claimed::More)
+    }
+
+    async fn ask_given(&self, stored: &Stored, place: &mut Place, max: usize) -> Result<Asked> {
+        let asked = self.wire.config.clock.now();
+        let mut events = self.given_now(max, asked);
+        let mut arguments = self.given_arguments(stored, &events, max);
+        let mut sent = self.send(stored, place, &arguments).await?;
+        if let Sent::Given(positions) = sent {
+            events = self.slots(&positions, max).await?;
+            arguments = self.given_arguments(stored, &events, max);
+            sent = self.send(stored, place, &arguments).await?;
+        }
+        let Sent::Granted(granted) = sent else {
+            return Ok(Asked::Again);
+        };
+        let Some(taken) = granted.fresh else {
+            return Ok(Asked::Nothing(granted.next));
+        };
+        if !stored.spec.ordered {
+            self.given.events.lock().0.drain(..taken);
+        }
+        if granted.epoch == 0 {
+            if taken > 0 {
+                return Ok(Asked::Again);
+            }
+            self.given.wanted.send_replace(max);
+            return Ok(Asked::Nothing(granted.next));
+        }
+        let fresh = Fresh {
+            events,
+            scanned: place.scanned,
+        };
+        self.hand_out(stored, granted, fresh, asked + stored.spec.lease)
+            .await?;
+        Ok(Asked::Granted)
+    }
+
+    fn given_arguments(&self, stored: &Stored, events: &[(u128, Slot)], max: usize) -> Arguments {
+        let mut arguments = self.who(stored).text(&self.wire.consumer).text("");
+        arguments = arguments.number(max).flag(stored.spec.ordered);
+        for (position, slot) in events {
+            let key = match slot {
+                slot if !stored.matches(*position, slot) => SKIPPED,
+                slot => slot
+                    .event()
+                    .and_then(|event| event.key())
+                    .unwrap_or_default(),
+            };
+            arguments = arguments.position(*position).text(key);
+        }
+        arguments
+    }
+
+    /// What stands at the first of these positions; what is gone from the stream is undecodable.
+    async fn slots(&self, positions: &[u128], max: usize) -> Result<Vec<(u128, Slot)>> {
+        let next: Vec<u128> = positions.iter().copied().take(max).collect();
+        let mut found = self.log.find(&next).await?;
+        let slot = |position: u128| {
+            let there = found.remove(&position);
+            (position, there.unwrap_or_else(|| Slot::Raw(Bytes::new())))
+        };
+        Ok(next.into_iter().map(slot).collect())
+    }
+
+    /// What was given and is surely still ours. What lay here for long may have been taken over.
+    fn given_now(&self, max: usize, now: Timestamp) -> Vec<(u128, Slot)> {
+        let mut given = self.given.events.lock();
+        if now.since(given.1) > self.wire.config.takeover / 2 {
+            given.0.clear();
+        }
+        given.0.iter().take(max).cloned().collect()
+    }
+
+    /// Ends the read that waits, so that nothing is given to nobody.
+    pub(super) async fn stop_reading(&self) {
+        self.given.events.lock().0.clear();
+        let mut running = self.given.running.subscribe();
+        self.given.wanted.send_replace(usize::MAX);
+        let waiting = *self.given.waiting.lock();
+        if let Some(number) = waiting {
+            let mut unblock = redis::cmd("CLIENT");
+            unblock.arg("UNBLOCK").arg(number);
+            // Where that is forbidden the read ends by itself, and what it got is taken over.
+            let _ = self.wire.try_run::<Value>(&unblock).await;
+        }
+        tokio::select! {
+            _ = running.wait_for(|running| !running) => {}
+            () = self.wire.config.clock.sleep(PARTING) => {}
+        }
+    }
+
+    async fn read_once(&self, connection: &mut MultiplexedConnection, most: usize) -> Result<()> {
+        let mut command = redis::cmd("XREADGROUP");
+        command
+            .arg("GROUP")
+            .arg(self.name.as_str())
+            .arg(&self.wire.consumer);
+        command.arg("COUNT").arg(most.min(CLAIM));
+        command.arg("BLOCK").arg(BLOCK.as_millis().to_string());
+        command
+            .arg("STREAMS")
+            .arg(&self.wire.config.stream)
+            .arg(">");
+        let limit = BLOCK + self.wire.config.response_timeout;
+        let asked = self.wire.config.clock.now();
+        let answer = tokio::select! {
+            answer = command.query_async::<Streams>(connection) => answer.map_err(map)?,
+            () = self.wire.config.clock.sleep(limit) => {
+                return Err(Error::new(ErrorKind::Unavailable, "redis does not answer"));
+            }
+        };
+        let entries = answer
+            .into_iter()
+            .flatten()
+            .flat_map(|(_, entries)| entries);
+        let frames = self.log.frames(entries);
+        let events = frames.iter().flat_map(|frame| frame.after(0));
+        let events = events.map(|(position, slot)| (position, slot.clone()));
+        // An ordered one is claimed in the order of the log, whoever was given it.
+        if !self.stored.read().spec.ordered {
+            let mut given = self.given.events.lock();
+            given.0.extend(events);
+            given.1 = asked.max(self.wire.config.clock.now() - BLOCK);
+        }
+        self.given.arrived.send_modify(|n| *n += 1);
+        Ok(())
+    }
+
+    /// Keeps what is ours from growing idle, and takes over what others left.
+    /// What a broken connection or a close left unclaimed comes back at once if `unclaimed`.
+    pub(super) async fn keep_group(&self, unclaimed: bool) -> Result<()> {
+        let arguments = Arguments::default().text(self.name.as_str());
+        let arguments = arguments.text(&self.wire.consumer).flag(unclaimed);
+        let answer = self.wire.script(&scripts::KEEP, &arguments).await?;
+        if answer == Value::Nil {
+            return Ok(());
+        }
+        let mut answer = Answer::new(answer, "keep")?;
+        let (restored, taken): (u64, u64) = (answer.next()?, answer.next()?);
+        let (gone, lost): (u64, u64) = (answer.next()?, answer.next()?);
+        let (stream, group) = (&self.wire.config.stream, &self.name);
+        if restored > 0 {
+            tracing::warn!(stream, %group, "the consumer group was gone and is made again");
+        }
+        if taken + gone > 0 {
+            tracing::info!(stream, %group, taken, gone, "deliveries changed hands with other members");
+        }
+        if lost > 0 {
+            tracing::error!(stream, %group, lost, "unsettled events are gone from the stream");
+        }
+        Ok(())
+    }
+}
+
+/// Reads whenever a receive waits.
+async fn read(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
+    let mut pause = RECONNECT.0;
+    let Some(mut wanted) = member.upgrade().map(|inner| inner.given.wanted.subscribe()) else {
+        return;
+    };
+    loop {
+        let Some(clock) = member
+            .upgrade()
+            .map(|inner| inner.wire.config.clock.clone())
+        else {
+            return;
+        };
+        let ended = tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => Ok(()),
+            ended = read_on(&member, &mut wanted, &mut pause) => ended,
+        };
+        let Some(inner) = member.upgrade() else {
+            return;
+        };
+        *inner.given.waiting.lock() = None;
+        let Err(error) = ended else {
+            inner.given.running.send_replace(false);
+            return;
+        };
+        tracing::warn!(group = %inner.name, %error, "cannot read from the consumer group");
+        // Perhaps it is gone.
+        if let Err(error) = inner.keep_group(true).await {
+            tracing::debug!(group = %inner.name, %error, "cannot look after the consumer group");
+        }
+        drop(inner);
+        clock.sleep(pause).await;
+        pause = (pause * 2).min(RECONNECT.1);
+    }
+}
+
+/// Reads on one connection until it breaks, or until the member closes.
+async fn read_on(
+    member: &Weak<Inner>,
+    wanted: &mut watch::Receiver<usize>,
+    pause: &mut Duration,
+) -> Result<()> {
+    let mut connection: Option<MultiplexedConnection> = None;
+    loop {
+        let Ok(most) = wanted
+            .wait_for(|wanted| *wanted > 0)
+            .await
+            .map(|most| *most)
+        else {
+            return Ok(());
+        };
+        let Some(inner) = member.upgrade() else {
+            return Ok(());
+        };
+        if most == usize::MAX {
+            return Ok(());
+        }
+        inner.given.wanted.send_if_modified(|wanted| {
+            let unchanged = *wanted == most;
+            *wanted = if unchanged { 0 } else { *wanted };
+            unchanged
+        });
+        if !inner.given.events.lock().0.is_empty() {
+            inner.given.arrived.send_modify(|n| *n += 1);
+            continue;
+        }
+        let connection = match &mut connection {
+            Some(there) => there,
+            none => {
+                let mut made = inner.wire.blocking().await?;
+                let number = redis::cmd("CLIENT").arg("ID").query_async(&mut made).await;
+                *inner.given.waiting.lock() = number.ok();
+                none.insert(made)
+            }
+        };
+        inner.read_once(connection, most).await?;
+        *pause = RECONNECT.0;
+    }
+}
+
+async fn keep(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
+    loop {
+        let Some(inner) = member.upgrade() else {
+            return;
+        };
+        if let Err(error) = inner.keep_group(false).await {
+            tracing::warn!(group = %inner.name, %error, "cannot look after the consumer group");
+        }
+        let clock = inner.wire.config.clock.clone();
+        let pause = inner.wire.config.takeover / 6;
+        drop(inner);
+        tokio::select! {
+            _ = closed.wait_for(|closed| *closed) => return,
+            () = clock.sleep(pause) => {}
+        }
+    }
+}
