@@ -9,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
 use crate::config::RedisConfig;
-use crate::error::{had_ended, is_broken, map, unexpected};
+use crate::error::{had_ended, is_broken, map, not_connected, unexpected};
 use crate::scripts::Script;
 
 /// The oldest server that has all commands used here (`SMISMEMBER`, `XTRIM MINID`).
@@ -155,7 +155,8 @@ impl Wire {
         let connection = self
             .client
             .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+            .await
+            .map_err(not_connected)?;
         *number += 1;
         *self.shared.lock() = Some((*number, connection.clone()));
         Ok((*number, connection))

@@ -18,6 +18,14 @@ pub(crate) fn map_write(error: RedisError) -> Error {
     map(error)
 }
 
+/// An error of connecting: whatever broke, nothing had been asked yet.
+pub(crate) fn not_connected(error: RedisError) -> RedisError {
+    if is_interrupted(&error) {
+        return std::io::Error::new(std::io::ErrorKind::ConnectionRefused, error).into();
+    }
+    error
+}
+
 /// Whether the request may have reached the server without an answer.
 fn is_interrupted(error: &RedisError) -> bool {
     let io = error.is_io_error() || error.is_timeout() || error.is_connection_dropped();
