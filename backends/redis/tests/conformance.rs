@@ -1,10 +1,11 @@
 //! The published suite against a real redis-server: frames of ours, and one event per entry.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_conformance::Target;
-use fanfare_conformance::broker::{Durability, Server, redis};
+use fanfare_conformance::broker::{Broker, Durability, Proxy, Server, redis};
+use fanfare_conformance::{Breakable, Target};
 use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_redis::{EntryForm, Form, Groups, RedisBackend, RedisConfig};
@@ -28,15 +29,34 @@ impl Redis {
         }
     }
 
-    async fn config(&self, stream: &str) -> Result<RedisConfig> {
+    async fn server(&self) -> Result<&Server> {
         let start = || async { Server::open(redis(), Durability::Periodic).await };
         let server = self.server.get_or_try_init(start).await;
-        let server =
-            server.map_err(|e| Error::new(ErrorKind::Unavailable, "no redis").because(e))?;
+        server.map_err(|e| Error::new(ErrorKind::Unavailable, "no redis").because(e))
+    }
+
+    async fn config(&self, stream: &str) -> Result<RedisConfig> {
         Ok(RedisConfig {
             form: self.form.clone(),
             groups: self.groups.clone(),
-            ..RedisConfig::new(server.url(), stream)
+            ..RedisConfig::new(self.server().await?.url(), stream)
+        })
+    }
+
+    /// Through a proxy of its own, and impatient.
+    async fn far(&self, stream: &str, broker: &Broker) -> Result<Breakable> {
+        let proxy = Proxy::start(broker.address()).await;
+        let proxy = proxy.map_err(|e| Error::new(ErrorKind::Unavailable, "no proxy").because(e))?;
+        let config = RedisConfig {
+            url: broker.url_at(proxy.address()),
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(1),
+            publish_timeout: Duration::from_secs(2),
+            ..self.config(stream).await?
+        };
+        Ok(Breakable {
+            backend: RedisBackend::open(config).await?,
+            line: Arc::new(proxy),
         })
     }
 }
@@ -49,6 +69,13 @@ impl Target for Redis {
 
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
         Ok(RedisBackend::open(self.config(stream).await?).await?)
+    }
+
+    async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {
+        match self.server().await {
+            Ok(server) => Some(self.far(stream, server.broker()?).await),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {

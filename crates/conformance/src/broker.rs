@@ -69,6 +69,11 @@ impl Broker {
         (self.engine.url)(self.address())
     }
 
+    /// How clients reach it through something that listens elsewhere.
+    pub fn url_at(&self, address: SocketAddr) -> String {
+        (self.engine.url)(address)
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.port))
@@ -159,6 +164,14 @@ pub enum Server {
 }
 
 impl Server {
+    /// The private broker, where it is one.
+    pub fn broker(&self) -> Option<&Broker> {
+        match self {
+            Self::Private(broker) => Some(broker),
+            Self::Given(_) => None,
+        }
+    }
+
     /// The server of `FANFARE_TEST_<NAME>_URL` where that is set, else a private one.
     pub async fn open(engine: Engine, durability: Durability) -> io::Result<Self> {
         let variable = format!("FANFARE_TEST_{}_URL", engine.name.to_ascii_uppercase());

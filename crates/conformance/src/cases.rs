@@ -10,6 +10,7 @@ mod drain;
 mod enqueue;
 mod external;
 mod fleet;
+mod gap;
 mod handle;
 mod history;
 mod lease;
@@ -37,6 +38,7 @@ const TOPICS: &[&[Case]] = &[
     external::CASES,
     crash::CASES,
     fleet::CASES,
+    gap::CASES,
     retry::CASES,
     order::CASES,
     park::CASES,

@@ -8,6 +8,7 @@
 pub mod broker;
 mod case;
 mod cases;
+mod line;
 mod promise;
 mod random;
 mod report;
@@ -19,6 +20,7 @@ mod target;
 
 pub use case::{Case, Need};
 pub use cases::all as cases;
+pub use line::{Breakable, Line};
 pub use promise::{PROMISES, Promise};
 pub use report::{CaseReport, Outcome, Report};
 pub use run::{Options, check, run};

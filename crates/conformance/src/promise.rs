@@ -155,12 +155,15 @@ pub const PROMISES: &[Promise] = &[
          per key.",
         "the outbox is not built yet",
     ),
-    planned(
+    promise(
         18,
         "a broker may go away",
-        "Publishing waits up to its deadline and fails; subscriptions reconnect by themselves and \
-         lose nothing; a lost stream is recreated and its loss reported once.",
-        "the suite cannot stop a broker yet",
+        "While the broker cannot be reached a publish waits up to its deadline and then fails with \
+         Unavailable. One whose connection broke under it, or that got no answer, ends as Unknown, \
+         perhaps sooner; publishing the same event again is safe. Subscriptions come back \
+         by themselves and lose nothing; what was handled meanwhile is settled then. The health says \
+         so, without waiting. A subscription that is deleted under its members is created again where \
+         they were.",
     ),
     promise(
         19,

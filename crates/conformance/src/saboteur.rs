@@ -2,6 +2,7 @@
 //! that lets its saboteur pass checks nothing, so `tests/saboteurs.rs` runs every one of them.
 
 mod deliver;
+mod gap;
 mod history;
 mod mend;
 mod operate;
@@ -24,7 +25,9 @@ use fanfare_core::backend::Backend;
 use fanfare_core::error::Result;
 use parking_lot::Mutex;
 
+use crate::line::Breakable;
 use crate::target::Target;
+use gap::PlayedLine;
 use sabotage::Sabotage;
 use wrap::Wrapped;
 
@@ -59,11 +62,12 @@ const GROUPS: &[&[Saboteur]] = &[
     history::SABOTEURS,
     state::SABOTEURS,
     shutdown::SABOTEURS,
+    gap::SABOTEURS,
     restart::SABOTEURS,
 ];
 
 /// What names the cases that a memory backend can only play: see [`nobody`].
-pub const PLAYED: [&str; 2] = ["restart", "fleet"];
+pub const PLAYED: [&str; 3] = ["restart", "fleet", "gap"];
 
 /// Every saboteur, by promise.
 pub fn all() -> Vec<&'static Saboteur> {
@@ -142,6 +146,20 @@ impl Target for Sabotaged {
         self.opened.lock().insert(stream.to_owned(), opened);
         sabotage.opened(&*real).await?;
         Ok(Wrapped::around(real, sabotage, self.plays))
+    }
+
+    /// The saboteur sits at this end of the line.
+    async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {
+        let (real, sabotage) = self.opened.lock().get(stream).cloned()?;
+        if !self.plays {
+            return None;
+        }
+        let line = PlayedLine::new();
+        let far = Wrapped::around(real, Arc::new(line.clone()), true);
+        Some(Ok(Breakable {
+            backend: Wrapped::around(far, sabotage, true),
+            line: Arc::new(line),
+        }))
     }
 
     async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {

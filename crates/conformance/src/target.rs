@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use fanfare_core::backend::Backend;
 use fanfare_core::error::Result;
 
+use crate::line::Breakable;
+
 /// One engine, as configured, under test.
 #[async_trait]
 pub trait Target: Debug + Send + Sync + 'static {
@@ -22,6 +24,13 @@ pub trait Target: Debug + Send + Sync + 'static {
     /// such bound.
     async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
         let _ = (stream, bytes);
+        None
+    }
+
+    /// Opens the stream over a line that can be broken, beside a handle of [`Target::open`]; none
+    /// where there is no network in between.
+    async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {
+        let _ = stream;
         None
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanfare_core::admin::SeekTo;
-use fanfare_core::admin::{Audited, Put, Sought, StreamStats, SubscriptionInfo};
+use fanfare_core::admin::{Audited, Health, Put, Sought, StreamStats, SubscriptionInfo};
 use fanfare_core::backend::{Backend, Published};
 use fanfare_core::capability::Capabilities;
 use fanfare_core::consumer::{Consumer, Member};
@@ -89,6 +89,10 @@ pub(crate) trait Sabotage: Debug + Send + Sync + 'static {
 
     /// The member is dropped.
     fn dropped(&self, _tap: &Tap) {}
+
+    async fn health(&self, real: &dyn Backend) -> Health {
+        real.admin().health().await
+    }
 
     async fn put(&self, real: &dyn Backend, spec: &SubscriptionSpec) -> Result<Put> {
         real.admin().put(spec).await

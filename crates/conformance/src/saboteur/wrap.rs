@@ -214,7 +214,7 @@ impl Admin for Wrapped {
     }
 
     async fn health(&self) -> Health {
-        self.real.admin().health().await
+        self.sabotage.health(&*self.real).await
     }
 }
 
