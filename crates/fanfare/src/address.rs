@@ -10,7 +10,7 @@ use fanfare_core::{Error, Result};
 pub const DEFAULT_STREAM: &str = "fanfare";
 
 /// Parameters whose values are safe to show; every other one is hidden.
-const PUBLIC_PARAMETERS: [&str; 9] = [
+const PUBLIC_PARAMETERS: [&str; 11] = [
     "stream",
     "mode",
     "max_events",
@@ -20,6 +20,8 @@ const PUBLIC_PARAMETERS: [&str; 9] = [
     "group",
     "consumer",
     "takeover",
+    "pooler",
+    "sslmode",
 ];
 
 /// A backend URL in its parts.

@@ -10,6 +10,7 @@ use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
+use fanfare_postgres::{PostgresBackend, PostgresConfig};
 use fanfare_redis::{EntryForm, Form, Groups, RedisBackend, RedisConfig};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
@@ -32,13 +33,20 @@ struct Entry {
     verify: fn(Address) -> Verifying,
 }
 
-static BACKENDS: [Entry; 3] = [
+static BACKENDS: [Entry; 4] = [
     Entry {
         scheme: "memory",
         example: "memory:",
         open: |address| Box::pin(async { memory(address) }),
         back_up: |_, _| Err(refused("a backend in memory has nothing to copy")),
         verify: |_| Box::pin(async { Ok(Vec::new()) }),
+    },
+    Entry {
+        scheme: "postgres",
+        example: "postgres://USER@HOST/DATABASE",
+        open: |address| Box::pin(postgres(address)),
+        back_up: |_, _| Err(refused("pg_dump copies the schema of the stream")),
+        verify: |_| Box::pin(async { Err(refused("postgres checks its own files")) }),
     },
     Entry {
         scheme: "redis",
@@ -79,9 +87,12 @@ pub async fn verify(address: Address) -> Result<Vec<String>> {
 }
 
 fn entry(address: &Address) -> Result<&'static Entry> {
-    let found = BACKENDS
-        .iter()
-        .find(|entry| entry.scheme == address.scheme());
+    let scheme = match address.scheme() {
+        // As other programs write it.
+        "postgresql" => "postgres",
+        scheme => scheme,
+    };
+    let found = BACKENDS.iter().find(|entry| entry.scheme == scheme);
     found.ok_or_else(|| {
         let known: Vec<_> = examples().collect();
         let message = format!(
@@ -145,6 +156,50 @@ fn sqlite_config(mut address: Address) -> Result<SqliteConfig> {
     config.max_bytes = address.take_number("max_bytes")?;
     if let Some(retention) = address.take("retention") {
         config.retention = duration::parse(&retention)?;
+    }
+    address.finish()?;
+    Ok(config)
+}
+
+/// Parameters that PostgreSQL's own clients know.
+const POSTGRES_PARAMETERS: [&str; 5] = [
+    "sslmode",
+    "application_name",
+    "connect_timeout",
+    "options",
+    "target_session_attrs",
+];
+
+async fn postgres(address: Address) -> Result<Arc<dyn Backend>> {
+    Ok(PostgresBackend::open(postgres_config(address)?).await?)
+}
+
+/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`, with
+/// `pooler=transaction` behind one, and the parameters of PostgreSQL's own clients.
+fn postgres_config(mut address: Address) -> Result<PostgresConfig> {
+    let stream = address.take_stream()?;
+    let mut url = format!("{}:{}", address.scheme(), address.path());
+    let mut sign = '?';
+    for name in POSTGRES_PARAMETERS {
+        if let Some(value) = address.take(name) {
+            url.push_str(&format!("{sign}{name}={value}"));
+            sign = '&';
+        }
+    }
+    let mut config = PostgresConfig::new(url, stream);
+    config.max_data_bytes = MAX_DATA_BYTES;
+    if let Some(bytes) = address.take_number("max_bytes")? {
+        config.max_bytes = bytes;
+    }
+    if let Some(retention) = address.take("retention") {
+        config.retention = duration::parse(&retention)?;
+    }
+    if let Some(pooler) = address.take("pooler") {
+        if pooler != "transaction" {
+            let detail = "`pooler` in a postgres: URL is `transaction`";
+            return Err(Error::invalid("/backend", detail));
+        }
+        config.pooler = true;
     }
     address.finish()?;
     Ok(config)
@@ -230,6 +285,9 @@ mod tests {
             "sqlite:",
             "memory:?x=1",
             "redis://ada:hunter2@host/?x=1",
+            "postgres://ada:hunter2@host/db?x=1",
+            "postgres://host/db?pooler=session",
+            "postgresql://host/db?retention=soon",
             "redis:?stream=a b",
             "redis:?stream=a&wire=morse",
             "redis:?wire=workflow",
