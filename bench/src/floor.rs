@@ -4,5 +4,6 @@
 pub(crate) mod channel;
 pub(crate) mod file;
 pub(crate) mod group;
+pub(crate) mod postgres;
 pub(crate) mod redis;
 pub(crate) mod sqlite;

@@ -17,6 +17,7 @@ mod measure;
 mod memory;
 mod ours;
 mod pattern;
+mod postgres;
 mod redis;
 mod report;
 mod sqlite;
@@ -62,6 +63,8 @@ enum Suite {
     Sqlite,
     /// Publish, consume and both on a private Redis, against a raw client.
     Redis,
+    /// The same on a private PostgreSQL.
+    Postgres,
     /// What a claim costs behind backlogs of many sizes.
     Cursor,
     /// Matching very many patterns.
@@ -115,6 +118,9 @@ async fn main() -> Outcome<()> {
     }
     if options.wants(Suite::Redis) {
         redis::run(&options, &mut report).await?;
+    }
+    if options.wants(Suite::Postgres) {
+        postgres::run(&options, &mut report).await?;
     }
     if let Some(file) = &options.write {
         report.write(file)?;
