@@ -2,6 +2,7 @@
 //! stopped, continued, and started again on the same data. What differs between the engines stands in
 //! a file each below `broker/`.
 
+mod postgres;
 mod redis;
 
 use std::fs::{self, File};
@@ -50,6 +51,7 @@ impl Engine {
     pub(super) fn of(backend: &str) -> Option<&'static Self> {
         match backend {
             "redis" => Some(&redis::ENGINE),
+            "postgres" => Some(&postgres::ENGINE),
             _ => None,
         }
     }
@@ -104,22 +106,31 @@ impl Broker {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        let family = family(child.id());
+        let children = children(child.id());
         child.kill()?;
         child.wait()?;
         // Those who noticed by themselves are gone already.
-        let _ = signal("KILL", family.get(1..).unwrap_or_default());
+        let _ = signal("KILL", &children);
         Ok(())
     }
 
     /// `SIGSTOP`: it holds its connections and answers nothing.
     pub(super) fn stop(&self) -> Result {
-        signal("STOP", &self.family()?)
+        self.signal("STOP")
     }
 
     /// `SIGCONT` after [`Broker::stop`].
     pub(super) fn go_on(&self) -> Result {
-        signal("CONT", &self.family()?)
+        self.signal("CONT")
+    }
+
+    /// To the process first, so that it has no more children, and then to those.
+    fn signal(&self, name: &str) -> Result {
+        let child = self.child.as_ref().ok_or("the broker does not run")?;
+        signal(name, &[child.id()])?;
+        // One of them may end meanwhile.
+        let _ = signal(name, &children(child.id()));
+        Ok(())
     }
 
     /// Starts it on the same port and data, and waits until it answers. One that ends at once, because
@@ -154,11 +165,6 @@ impl Broker {
             None => Ok(false),
         }
     }
-
-    fn family(&self) -> Result<Vec<u32>> {
-        let child = self.child.as_ref().ok_or("the broker does not run")?;
-        Ok(family(child.id()))
-    }
 }
 
 impl Drop for Broker {
@@ -172,12 +178,11 @@ pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// A process and its children.
-fn family(parent: u32) -> Vec<u32> {
+fn children(parent: u32) -> Vec<u32> {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
     let children = children.unwrap_or_default();
-    let children = children.split_whitespace().filter_map(|id| id.parse().ok());
-    std::iter::once(parent).chain(children).collect()
+    let children = children.split_whitespace();
+    children.filter_map(|id| id.parse().ok()).collect()
 }
 
 /// The standard library has no signals but KILL, and `unsafe` is forbidden here.
