@@ -153,7 +153,9 @@ pub(crate) fn for_some_minutes() -> Result<Report> {
         limit: Some(Duration::from_mins(1)),
         ..options("sqlite").each(u64::MAX)
     })?;
-    report.add(campaign(&options("redis").each(FEW))?);
+    for broker in ["redis", "postgres"] {
+        report.add(campaign(&options(broker).each(FEW))?);
+    }
     Ok(report)
 }
 
