@@ -1,10 +1,11 @@
 //! The published suite against a real PostgreSQL that flushes every commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_conformance::Target;
-use fanfare_conformance::broker::{Durability, Server, postgres};
+use fanfare_conformance::broker::{Broker, Durability, Proxy, Server, postgres};
+use fanfare_conformance::{Breakable, Target};
 use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
@@ -16,12 +17,31 @@ struct Postgres {
 }
 
 impl Postgres {
-    async fn config(&self, stream: &str) -> Result<PostgresConfig> {
+    async fn server(&self) -> Result<&Server> {
         let start = || async { Server::open(postgres(), Durability::Always).await };
         let server = self.server.get_or_try_init(start).await;
-        let server =
-            server.map_err(|e| Error::new(ErrorKind::Unavailable, "no postgres").because(e))?;
-        Ok(PostgresConfig::new(server.url(), stream))
+        server.map_err(|e| Error::new(ErrorKind::Unavailable, "no postgres").because(e))
+    }
+
+    async fn config(&self, stream: &str) -> Result<PostgresConfig> {
+        Ok(PostgresConfig::new(self.server().await?.url(), stream))
+    }
+
+    /// Through a proxy of its own, and impatient.
+    async fn far(&self, stream: &str, broker: &Broker) -> Result<Breakable> {
+        let proxy = Proxy::start(broker.address()).await;
+        let proxy = proxy.map_err(|e| Error::new(ErrorKind::Unavailable, "no proxy").because(e))?;
+        let config = PostgresConfig {
+            url: broker.url_at(proxy.address()),
+            connect_timeout: Duration::from_secs(1),
+            response_timeout: Duration::from_secs(1),
+            publish_timeout: Duration::from_secs(2),
+            ..self.config(stream).await?
+        };
+        Ok(Breakable {
+            backend: PostgresBackend::open(config).await?,
+            line: Arc::new(proxy),
+        })
     }
 }
 
@@ -33,6 +53,13 @@ impl Target for Postgres {
 
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
         Ok(PostgresBackend::open(self.config(stream).await?).await?)
+    }
+
+    async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {
+        match self.server().await {
+            Ok(server) => Some(self.far(stream, server.broker()?).await),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
