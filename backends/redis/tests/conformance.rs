@@ -11,6 +11,8 @@ use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_redis::{EntryForm, Form, Groups, RedisBackend, RedisConfig};
 use tokio::sync::OnceCell;
 
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 #[derive(Debug)]
 struct Redis {
     name: &'static str,
@@ -43,6 +45,19 @@ impl Redis {
         })
     }
 
+    /// As another service would.
+    async fn add_entry(&self, stream: &str, bytes: &[u8]) -> Result<(), BoxError> {
+        let client = redis::Client::open(self.server().await?.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let field = match self.form {
+            Form::Frames => "f",
+            Form::Entries(_) => "event",
+        };
+        let mut add = redis::cmd("XADD");
+        add.arg(stream).arg("*").arg(field).arg(bytes);
+        Ok(add.exec_async(&mut connection).await?)
+    }
+
     /// Through a proxy of its own, and impatient.
     async fn far(&self, stream: &str, broker: &Broker) -> Result<Breakable> {
         let proxy = Proxy::start(broker.address()).await;
@@ -69,6 +84,11 @@ impl Target for Redis {
 
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
         Ok(RedisBackend::open(self.config(stream).await?).await?)
+    }
+
+    async fn write_past(&self, stream: &str, bytes: &[u8]) -> Option<Result<()>> {
+        let written = self.add_entry(stream, bytes).await;
+        Some(written.map_err(|e| Error::new(ErrorKind::Unavailable, "no entry").because(e)))
     }
 
     async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {

@@ -10,6 +10,7 @@ mod drain;
 mod enqueue;
 mod external;
 mod fleet;
+mod foreign;
 mod gap;
 mod handle;
 mod history;
@@ -38,6 +39,7 @@ const TOPICS: &[&[Case]] = &[
     external::CASES,
     crash::CASES,
     fleet::CASES,
+    foreign::CASES,
     gap::CASES,
     retry::CASES,
     order::CASES,

@@ -114,12 +114,12 @@ pub const PROMISES: &[Promise] = &[
          order, across retries, members and takeovers; other keys go on. When one becomes a dead \
          letter its key goes on or parks behind it, as the subscription says.",
     ),
-    planned(
+    promise(
         12,
         "undecodable input is kept",
-        "Input that is no event never blocks and is never dropped: it becomes a dead letter with its \
-         raw bytes.",
-        "the suite cannot write to a stream past its backend yet",
+        "Input that is no event, where others write to the stream too, never blocks and is never \
+         dropped: it becomes a dead letter of every subscription, with its raw bytes and the reason \
+         `undecodable`.",
     ),
     promise(
         13,

@@ -2,6 +2,7 @@
 //! that lets its saboteur pass checks nothing, so `tests/saboteurs.rs` runs every one of them.
 
 mod deliver;
+mod foreign;
 mod gap;
 mod history;
 mod mend;
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 
 use crate::line::Breakable;
 use crate::target::Target;
+use foreign::PlayedGarbage;
 use gap::PlayedLine;
 use sabotage::Sabotage;
 use wrap::Wrapped;
@@ -63,11 +65,12 @@ const GROUPS: &[&[Saboteur]] = &[
     state::SABOTEURS,
     shutdown::SABOTEURS,
     gap::SABOTEURS,
+    foreign::SABOTEURS,
     restart::SABOTEURS,
 ];
 
 /// What names the cases that a memory backend can only play: see [`nobody`].
-pub const PLAYED: [&str; 3] = ["restart", "fleet", "gap"];
+pub const PLAYED: [&str; 4] = ["restart", "fleet", "gap", "foreign"];
 
 /// Every saboteur, by promise.
 pub fn all() -> Vec<&'static Saboteur> {
@@ -140,12 +143,25 @@ impl Target for Sabotaged {
         let before = self.opened.lock().get(stream).cloned();
         let (real, sabotage) = match before {
             Some(before) => before,
+            None if self.plays => {
+                let real = self.target.open(stream).await?;
+                let foreign = Wrapped::around(real, Arc::new(PlayedGarbage), true);
+                (foreign, (self.make)())
+            }
             None => (self.target.open(stream).await?, (self.make)()),
         };
         let opened = (real.clone(), sabotage.clone());
         self.opened.lock().insert(stream.to_owned(), opened);
         sabotage.opened(&*real).await?;
         Ok(Wrapped::around(real, sabotage, self.plays))
+    }
+
+    async fn write_past(&self, stream: &str, bytes: &[u8]) -> Option<Result<()>> {
+        let (real, _) = self.opened.lock().get(stream).cloned()?;
+        if !self.plays {
+            return None;
+        }
+        Some(foreign::write(&*real, bytes).await)
     }
 
     /// The saboteur sits at this end of the line.

@@ -27,6 +27,12 @@ pub trait Target: Debug + Send + Sync + 'static {
         None
     }
 
+    /// Writes bytes that are no event to the stream, past every backend; none where nobody else can.
+    async fn write_past(&self, stream: &str, bytes: &[u8]) -> Option<Result<()>> {
+        let _ = (stream, bytes);
+        None
+    }
+
     /// Opens the stream over a line that can be broken, beside a handle of [`Target::open`]; none
     /// where there is no network in between.
     async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {

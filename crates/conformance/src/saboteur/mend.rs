@@ -55,6 +55,7 @@ saboteurs! {
     ];
     DiscardsNothing: 15, "answers a discard without making it" => [
         "dead_letter::a_discarded_letter_is_gone_and_counts_as_dropped",
+        "foreign::it_can_be_discarded_but_not_edited",
     ];
     LosesTheOriginal: 15, "keeps only the edited data" => [
         "dead_letter::an_edit_keeps_the_first_original_and_is_what_a_redrive_delivers",
