@@ -297,6 +297,7 @@ impl Admin for MemoryBackend {
             bytes: inner.log.bytes() as u64,
             first: inner.log.first().map(Position::from),
             last: (head > 0).then(|| head.into()),
+            ..StreamStats::default()
         })
     }
 

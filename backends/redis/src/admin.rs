@@ -16,9 +16,10 @@ use crate::books::Snapshot;
 use crate::connect::Arguments;
 use crate::error::unexpected;
 use crate::frame::Slot;
+use crate::loss::Losses;
 use crate::place::{before, hex};
 use crate::scripts::{self, Script};
-use crate::subscription::{Stored, unknown, write_patterns, write_spec};
+use crate::subscription::{Stored, put_arguments, unknown, write_patterns, write_spec};
 
 /// How often an operation is tried again when the subscription changed under it.
 const TRIES: usize = 20;
@@ -133,8 +134,6 @@ impl Admin for RedisBackend {
         };
         let config = &self.wire.config;
         let group = config.is_group(spec);
-        let takeover = config.takeover.as_micros().to_string();
-        let takeover = if group { takeover } else { String::new() };
         for _ in 0..TRIES {
             let there = Stored::load(&self.wire, &spec.name).await?;
             let (mut version, mut wanted) = (String::new(), spec.clone());
@@ -149,18 +148,7 @@ impl Admin for RedisBackend {
                 }
                 version.clone_from(&there.version);
             }
-            let arguments = Arguments::default()
-                .text(spec.name.as_str())
-                .text(version)
-                .text(write_spec(&wanted)?)
-                .number(wanted.lease.as_micros())
-                .number(wanted.retry.max_attempts)
-                .text(&start)
-                .number(self.wire.config.clock.now().as_nanos())
-                .flag(wanted.ephemeral)
-                .text(write_patterns(&wanted.patterns))
-                .text(&takeover)
-                .flag(wanted.ordered);
+            let arguments = put_arguments(config, &wanted, &version, &start)?;
             match self.text(&scripts::PUT, &arguments).await?.as_str() {
                 "created" => return Ok(Put::Created),
                 "changed" => return Ok(Put::Changed),
@@ -263,6 +251,7 @@ impl Admin for RedisBackend {
 
     async fn audit(&self, name: Option<&SubscriptionName>) -> Result<Vec<Audited>> {
         self.check_open()?;
+        self.look_for_losses().await?;
         let mut chosen = match name {
             Some(name) => vec![self.known(name).await?],
             None => self.durable().await?,
@@ -291,6 +280,7 @@ impl Admin for RedisBackend {
             length.arg(&self.wire.config.stream);
             events = Some(self.wire.run(&length).await?);
         }
+        let losses = self.look_for_losses().await?;
         let first = self.log.page(0).await?;
         let last = self.log.page_before(None).await?;
         Ok(StreamStats {
@@ -298,6 +288,8 @@ impl Admin for RedisBackend {
             bytes: bytes.unwrap_or(0),
             first: first.first().map(|frame| Position(frame.head)),
             last: last.first().map(|frame| Position(frame.last())),
+            losses: losses.times,
+            lost: losses.events,
         })
     }
 
@@ -318,11 +310,22 @@ impl Admin for RedisBackend {
         let patience = self.wire.config.clock.sleep(HEALTH);
         tokio::select! {
             answer = self.wire.run::<String>(&ping) => match answer {
-                Ok(_) => Health { ok: true, detail: format!("stream {}", self.wire.config.stream) },
+                Ok(_) => Health { ok: true, detail: self.wellbeing() },
                 Err(error) => Health { ok: false, detail: error.to_string() },
             },
             () = patience => Health { ok: false, detail: "redis does not answer".into() },
         }
+    }
+}
+
+impl RedisBackend {
+    fn wellbeing(&self) -> String {
+        let (stream, losses) = (&self.wire.config.stream, *self.losses.lock());
+        if losses == Losses::default() {
+            return format!("stream {stream}");
+        }
+        let Losses { times, events } = losses;
+        format!("stream {stream}, from which others removed events {times} times, {events} known")
     }
 }
 

@@ -22,6 +22,7 @@ use crate::config::{Groups, RedisConfig};
 use crate::connect::{Fsync, Wire};
 use crate::consume::RedisConsumer;
 use crate::log::Log;
+use crate::loss::{self, Losses};
 use crate::publish::Publisher;
 use crate::retention::Retention;
 use crate::subscription::Stored;
@@ -37,6 +38,8 @@ pub struct RedisBackend {
     pub(crate) closed: watch::Sender<bool>,
     publisher: Publisher,
     fsync: Fsync,
+    /// As last heard.
+    pub(crate) losses: Mutex<Losses>,
     consumers: Mutex<Vec<Weak<RedisConsumer>>>,
 }
 
@@ -52,14 +55,17 @@ impl RedisBackend {
         let log = Log::open(wire.clone(), closed.subscribe()).await?;
         let retention = Retention::start(wire.clone(), log.clone(), closed.subscribe());
         let publisher = Publisher::start(wire.clone(), retention, closed.subscribe());
-        Ok(Arc::new(Self {
+        let backend = Arc::new(Self {
             wire,
             log,
             closed,
             publisher,
             fsync,
+            losses: Mutex::default(),
             consumers: Mutex::default(),
-        }))
+        });
+        loss::start(&backend, backend.closed.subscribe());
+        Ok(backend)
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {

@@ -148,7 +148,12 @@ impl RedisBackend {
         })
     }
 
-    pub(crate) async fn audited(&self, snapshot: Snapshot) -> Result<Audited> {
+    /// Matching events without an account, by block; then how many there are below and above the
+    /// frontier.
+    pub(crate) async fn balance(
+        &self,
+        snapshot: &Snapshot,
+    ) -> Result<(BTreeMap<u128, i64>, u64, u64)> {
         let stored = &snapshot.stored;
         let mut balance: BTreeMap<u128, i64> = BTreeMap::new();
         let (mut below, mut above) = (0, 0);
@@ -171,6 +176,12 @@ impl RedisBackend {
         for (block, n) in &snapshot.open {
             *balance.entry(*block).or_default() -= n;
         }
+        Ok((balance, below, above))
+    }
+
+    pub(crate) async fn audited(&self, snapshot: Snapshot) -> Result<Audited> {
+        let stored = &snapshot.stored;
+        let (balance, below, above) = self.balance(&snapshot).await?;
         let mut breaches = Vec::new();
         for (block, missing) in balance.into_iter().filter(|(_, missing)| *missing != 0) {
             breaches.push(self.breach(&snapshot, block, missing).await?);

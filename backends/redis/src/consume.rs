@@ -22,7 +22,7 @@ use crate::connect::{Arguments, Wire};
 use crate::log::{Frame, Log};
 use crate::scripts;
 use crate::settle::{self, How};
-use crate::subscription::{Stored, unknown};
+use crate::subscription::{Stored, restore, unknown};
 
 pub(crate) use self::claim::bodies;
 
@@ -82,6 +82,7 @@ impl RedisConsumer {
             page: VecDeque::new(),
             alive: wire.config.clock.now(),
         };
+        log.note_settled().await?;
         let woken = log.woken(name.as_str());
         let inner = Inner {
             wire,
@@ -186,11 +187,18 @@ impl Consumer for RedisConsumer {
         let inner = &self.inner;
         inner.check_open()?;
         let stored = inner.stored.read().clone();
-        let settlements = settlements
-            .into_iter()
-            .map(|(r, s)| (r, s.into()))
-            .collect();
-        settle::settle(&inner.wire, &inner.log, &stored.spec, settlements).await
+        let meant = |all: Vec<(Receipt, Settlement)>| {
+            let each = all.into_iter().map(|(receipt, how)| (receipt, how.into()));
+            settle::settle(&inner.wire, &inner.log, &stored.spec, each.collect())
+        };
+        match meant(settlements.clone()).await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Made again, it knows nothing of these: they are late, and come again.
+                inner.restore().await?;
+                meant(settlements).await
+            }
+            settled => settled,
+        }
     }
 
     async fn extend(&self, receipts: &[Receipt], lease: Duration) -> Result<Vec<Settled>> {
@@ -212,6 +220,12 @@ impl Inner {
             return Err(Error::new(ErrorKind::Closed, "the backend is closed"));
         }
         Ok(())
+    }
+
+    /// Makes the subscription again where its keys are gone.
+    async fn restore(&self) -> Result<()> {
+        let stored = self.stored.read().clone();
+        restore(&self.wire, &stored, self.log.settled(&self.name)).await
     }
 
     /// What was claimed and is still ours. What lay here longer than its lease goes back as not

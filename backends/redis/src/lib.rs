@@ -19,6 +19,7 @@ mod form;
 mod frame;
 mod history;
 mod log;
+mod loss;
 mod place;
 mod publish;
 mod retention;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fanfare_core::error::Result;
+use fanfare_core::subscription::SubscriptionName;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
@@ -16,6 +17,7 @@ use crate::error::map;
 use crate::form::Form;
 use crate::frame::Slot;
 use crate::place::{end_of, entry_of, head_of, index_of, of_entry};
+use crate::retention;
 
 /// Frames in one page.
 const PAGE: usize = 64;
@@ -106,6 +108,8 @@ pub(crate) struct Log {
     /// Changes when frames were appended.
     appended: watch::Sender<u64>,
     waiting: Mutex<BTreeMap<String, Weak<Notify>>>,
+    /// Up to where each subscription had settled everything, when last asked.
+    settled: Mutex<BTreeMap<String, u128>>,
     /// Why the reader cannot read, while it cannot.
     trouble: Mutex<Option<String>>,
 }
@@ -124,6 +128,7 @@ impl Log {
             }),
             appended: watch::Sender::new(0),
             waiting: Mutex::default(),
+            settled: Mutex::default(),
             trouble: Mutex::default(),
         });
         tokio::spawn(read(Arc::downgrade(&log), stream, wakes, closed));
@@ -145,6 +150,21 @@ impl Log {
         let notify = Arc::new(Notify::new());
         waiting.insert(name.to_owned(), Arc::downgrade(&notify));
         notify
+    }
+
+    /// Asks up to where each subscription has settled everything.
+    pub(crate) async fn note_settled(&self) -> Result<()> {
+        let needs = retention::needs(&self.wire).await?;
+        let settled = needs
+            .into_iter()
+            .map(|need| (need.name.as_str().to_owned(), need.lowest.saturating_sub(1)));
+        *self.settled.lock() = settled.collect();
+        Ok(())
+    }
+
+    /// Up to where a subscription had settled everything, when last asked.
+    pub(crate) fn settled(&self, name: &SubscriptionName) -> Option<u128> {
+        self.settled.lock().get(name.as_str()).copied()
     }
 
     /// Why the reader cannot read, if it cannot.

@@ -1,7 +1,7 @@
 //! Publishing: whatever gathered while the last flush ran becomes the next frame. One task does it,
 //! so concurrent callers share round trips and the server's flushes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use fanfare_core::backend::Published;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::connect::{Answer, Arguments, Wire};
 use crate::error::{map_write, unexpected};
-use crate::place::of_entry;
+use crate::place::{of_entry, of_event};
 use crate::retention::Retention;
 use crate::{frame, scripts};
 
@@ -183,8 +183,8 @@ impl Flusher {
                     }
                 }
                 Ok(Appended::Duplicates(places)) => {
-                    for wanted in remove(&mut fresh, &places) {
-                        tell_all(wanted, &mut copies, None, true);
+                    for (wanted, position) in remove(&mut fresh, &places) {
+                        tell_all(wanted, &mut copies, Some(Position(position)), true);
                     }
                 }
                 Ok(Appended::Full) => fail(&mut fresh, &mut copies, &full()),
@@ -236,12 +236,11 @@ impl Flusher {
                 Ok(Appended::At(positions))
             }
             "duplicate" => {
-                let mut places = Vec::new();
+                let mut places = BTreeMap::new();
                 while let Some(place) = answer.next_if_any::<usize>()? {
-                    places.push(place);
+                    let first = of_event(&answer.next::<String>()?);
+                    places.insert(place, first.ok_or_else(|| unexpected("publish"))?);
                 }
-                places.sort_unstable();
-                places.dedup();
                 Ok(Appended::Duplicates(places))
             }
             "full" => Ok(Appended::Full),
@@ -297,12 +296,16 @@ fn tell_all(wanted: Wanted, copies: &mut Copies, position: Option<Position>, dup
     }
 }
 
-/// Takes the events at these ascending places out.
-fn remove(fresh: &mut Vec<Wanted>, places: &[usize]) -> Vec<Wanted> {
-    let all = std::mem::take(fresh).into_iter().enumerate();
-    let (known, new): (Vec<_>, Vec<_>) = all.partition(|(at, _)| places.binary_search(at).is_ok());
-    fresh.extend(new.into_iter().map(|(_, wanted)| wanted));
-    known.into_iter().map(|(_, wanted)| wanted).collect()
+/// Takes the events at these places out.
+fn remove(fresh: &mut Vec<Wanted>, places: &BTreeMap<usize, u128>) -> Vec<(Wanted, u128)> {
+    let mut known = Vec::with_capacity(places.len());
+    for (at, wanted) in std::mem::take(fresh).into_iter().enumerate() {
+        match places.get(&at) {
+            Some(first) => known.push((wanted, *first)),
+            None => fresh.push(wanted),
+        }
+    }
+    known
 }
 
 fn full() -> Error {
@@ -319,8 +322,8 @@ fn fail(fresh: &mut Vec<Wanted>, copies: &mut Copies, error: &Error) {
 enum Appended {
     /// At these positions, one each.
     At(Vec<u128>),
-    /// Not: these were there before, by their place in the frame.
-    Duplicates(Vec<usize>),
+    /// Not: these, by their place in the frame, were there before, and where.
+    Duplicates(BTreeMap<usize, u128>),
     Full,
 }
 

@@ -32,10 +32,10 @@ pub(crate) struct Retention {
 }
 
 /// One subscription and where it still needs the stream from.
-struct Need {
-    name: SubscriptionName,
+pub(crate) struct Need {
+    pub(crate) name: SubscriptionName,
     version: String,
-    lowest: u128,
+    pub(crate) lowest: u128,
 }
 
 impl Retention {
@@ -61,6 +61,7 @@ impl Retention {
 
     async fn keep(&self) -> Result<()> {
         self.forget_silent().await?;
+        self.log.note_settled().await?;
         let now = self.wire.config.clock.now();
         self.trim(before(now - self.wire.config.retention), u64::MAX)
             .await
@@ -83,7 +84,7 @@ impl Retention {
     }
 
     async fn trim_step(&self, until: u128, most: u64) -> Result<(u64, bool)> {
-        let needs = self.needs().await?;
+        let needs = needs(&self.wire).await?;
         let lowest = needs.iter().map(|need| need.lowest).min();
         let mut stored = Vec::with_capacity(needs.len());
         for need in &needs {
@@ -135,35 +136,35 @@ impl Retention {
         Ok((bytes, done == Value::Int(1) && entries >= STEP))
     }
 
-    async fn needs(&self) -> Result<Vec<Need>> {
-        let answer = self.wire.script(&scripts::LOW, &[]).await?;
-        let mut answer = Answer::new(answer, "low")?;
-        let mut needs = Vec::new();
-        while !answer.is_empty() {
-            let name: String = answer.next()?;
-            let version = answer.next()?;
-            let lowest: String = answer.next()?;
-            let frontier = answer.next_position()?;
-            if let Ok(name) = SubscriptionName::parse(&name) {
-                needs.push(Need {
-                    name,
-                    version,
-                    lowest: from_hex(&lowest).map_or(frontier + 1, |low| low.min(frontier + 1)),
-                });
-            }
-        }
-        Ok(needs)
-    }
-
     /// Ephemeral subscriptions whose process died.
     async fn forget_silent(&self) -> Result<()> {
-        for need in self.needs().await? {
+        for need in needs(&self.wire).await? {
             let arguments = Arguments::default().text(need.name.as_str());
             let arguments = arguments.number(SILENT.as_micros());
             self.wire.script(&scripts::DELETE, &arguments).await?;
         }
         Ok(())
     }
+}
+
+pub(crate) async fn needs(wire: &Wire) -> Result<Vec<Need>> {
+    let answer = wire.script(&scripts::LOW, &[]).await?;
+    let mut answer = Answer::new(answer, "low")?;
+    let mut needs = Vec::new();
+    while !answer.is_empty() {
+        let name: String = answer.next()?;
+        let version = answer.next()?;
+        let lowest: String = answer.next()?;
+        let frontier = answer.next_position()?;
+        if let Ok(name) = SubscriptionName::parse(&name) {
+            needs.push(Need {
+                name,
+                version,
+                lowest: from_hex(&lowest).map_or(frontier + 1, |low| low.min(frontier + 1)),
+            });
+        }
+    }
+    Ok(needs)
 }
 
 fn count(stored: &Stored, blocks: &mut BTreeMap<u128, u64>, frame: &crate::log::Frame) {

@@ -35,8 +35,8 @@ macro_rules! script {
     };
 }
 
-script!(PUBLISH: "dedup", "publish");
-script!(ENTRIES: "dedup", "entries");
+script!(PUBLISH: "loss", "append", "publish");
+script!(ENTRIES: "loss", "append", "entries");
 script!(CLAIM: "lease", "group", "claim");
 script!(SETTLE: "lease", "group", "settle");
 script!(BURY: "lease", "group", "bury");
@@ -52,6 +52,8 @@ script!(SNAPSHOT: "lease", "group", "snapshot");
 script!(REDRIVE: "lease", "group", "redrive");
 script!(DISCARD: "lease", "discard");
 script!(KEEP: "lease", "group", "keep");
+script!(CHECK: "loss", "check");
+script!(MEND: "lease", "mend");
 script!(REPLACE: "replace");
 script!(STATE: "state");
 script!(LOW: "lease", "low");

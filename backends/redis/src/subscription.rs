@@ -10,11 +10,14 @@ use fanfare_core::position::Position;
 use fanfare_core::retry::RetryPolicy;
 use fanfare_core::subscription::{OnDead, Start, SubscriptionName, SubscriptionSpec};
 use fanfare_core::timestamp::Timestamp;
+use redis::Value;
 use serde::{Deserialize, Serialize};
 
-use crate::connect::Wire;
+use crate::config::RedisConfig;
+use crate::connect::{Arguments, Wire};
 use crate::frame::Slot;
-use crate::place::from_hex;
+use crate::place::{from_hex, hex};
+use crate::scripts;
 
 /// The spec as JSON in the field `spec`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -153,6 +156,47 @@ impl Stored {
         let in_force = parts.find(|(after, _)| *after < position);
         in_force.is_some_and(|(_, patterns)| patterns.matches(event_type))
     }
+}
+
+/// What creates it (without a version) or changes its options.
+pub(crate) fn put_arguments(
+    config: &RedisConfig,
+    spec: &SubscriptionSpec,
+    version: &str,
+    start: &str,
+) -> Result<Arguments> {
+    let takeover = config.takeover.as_micros().to_string();
+    let group = config.is_group(spec);
+    Ok(Arguments::default()
+        .text(spec.name.as_str())
+        .text(version)
+        .text(write_spec(spec)?)
+        .number(spec.lease.as_micros())
+        .number(spec.retry.max_attempts)
+        .text(start)
+        .number(config.clock.now().as_nanos())
+        .flag(spec.ephemeral)
+        .text(write_patterns(&spec.patterns))
+        .text(if group { &takeover } else { "" })
+        .flag(spec.ordered))
+}
+
+/// Makes one again whose keys are gone, behind the last position up to which everything was settled;
+/// refuses where an operator deleted it.
+pub(crate) async fn restore(wire: &Wire, stored: &Stored, settled: Option<u128>) -> Result<()> {
+    let spec = &stored.spec;
+    let mut deleted = redis::cmd("HEXISTS");
+    deleted.arg(wire.key("epochs")).arg(spec.name.as_str());
+    if spec.ephemeral || wire.run::<bool>(&deleted).await? {
+        return Err(unknown(&spec.name));
+    }
+    let start = hex(settled.unwrap_or(stored.base));
+    let arguments = put_arguments(&wire.config, spec, "", &start)?.flag(true);
+    if wire.script(&scripts::PUT, &arguments).await? == Value::BulkString(b"created".to_vec()) {
+        let (stream, name) = (&wire.config.stream, &spec.name);
+        tracing::error!(stream, subscription = %name, "the subscription was gone and is made again");
+    }
+    Ok(())
 }
 
 pub(crate) fn unknown(name: &SubscriptionName) -> Error {

@@ -5,6 +5,7 @@
 mod native {
     mod deaths;
     mod group;
+    mod loss;
     mod refusals;
     pub(super) mod stage;
     mod stream;

@@ -181,6 +181,7 @@ impl Admin for SqliteBackend {
                 bytes: stream.bytes.load(std::sync::atomic::Ordering::Relaxed),
                 first: first.map(Position::from),
                 last: (head > 0).then(|| Position::from(head)),
+                ..StreamStats::default()
             })
         };
         self.inner.readers.read(read).await

@@ -156,6 +156,11 @@ pub struct StreamStats {
     pub first: Option<Position>,
     /// The newest position.
     pub last: Option<Position>,
+    /// How often events were found gone that nobody here had removed: the stream was deleted or
+    /// trimmed by somebody else. Each time is reported once. Always 0 where the engine is ours alone.
+    pub losses: u64,
+    /// How many events were gone then, settled or not, as far as that could be told.
+    pub lost: u64,
 }
 
 /// Operating the subscriptions of a stream.

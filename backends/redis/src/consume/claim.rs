@@ -168,8 +168,10 @@ impl Inner {
                 }
                 return Ok(Sent::Given(positions));
             }
-            "gone" => return Err(unknown(&self.name)),
-            "stale" => {
+            gone_or_stale @ ("gone" | "stale") => {
+                if gone_or_stale == "gone" {
+                    self.restore().await?;
+                }
                 let now = Stored::load(&self.wire, &self.name).await?;
                 let now = now.ok_or_else(|| unknown(&self.name))?;
                 place.frontier = now.frontier;

@@ -20,8 +20,8 @@ use crate::connect::{Answer, Arguments};
 use crate::error::map;
 use crate::frame::Slot;
 use crate::log::Streams;
-use crate::scripts;
 use crate::subscription::Stored;
+use crate::{loss, scripts};
 
 /// How long one blocking read waits.
 const BLOCK: Duration = Duration::from_secs(2);
@@ -268,7 +268,10 @@ async fn read(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
             return;
         };
         tracing::warn!(group = %inner.name, %error, "cannot read from the consumer group");
-        // Perhaps it is gone.
+        // Perhaps it is gone, and the stream with it.
+        if let Err(error) = loss::look(&inner.wire, &inner.log).await {
+            tracing::debug!(group = %inner.name, %error, "cannot look whether events are gone");
+        }
         if let Err(error) = inner.keep_group(true).await {
             tracing::debug!(group = %inner.name, %error, "cannot look after the consumer group");
         }

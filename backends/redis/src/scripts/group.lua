@@ -53,7 +53,10 @@ end
 -- read again and is still ours is recognised when it is claimed.
 local function restore_group(consumer)
   local mark = redis.call('HGET', S.meta, 'mark')
+  local missing, last = redis.call('EXISTS', STREAM) == 0, redis.call('HGET', NUMBERS, 'last')
   redis.call('XGROUP', 'CREATE', STREAM, S.name, mark, 'MKSTREAM')
+  -- Ids go on above those before.
+  if missing and last then redis.call('XSETID', STREAM, last) end
   local adopted = redis.call('HGET', S.meta, 'adopted')
   if position_of(mark) < adopted then redis.call('HSET', S.meta, 'adopted', position_of(mark)) end
   each_ours(function(position)

@@ -20,4 +20,6 @@ redis.call('HINCRBY', NUMBERS, 'bytes', '-' .. ARGV[2])
 redis.call('HINCRBY', NUMBERS, 'events', '-' .. ARGV[3])
 redis.call('HSET', NUMBERS, 'trimmed', ARGV[1])
 redis.call('XTRIM', STREAM, 'MINID', ARGV[1])
+local rest = redis.call('XRANGE', STREAM, '-', '+', 'COUNT', 1)[1]
+if rest then redis.call('HSET', NUMBERS, 'first', rest[1]) else redis.call('HDEL', NUMBERS, 'first') end
 return 1

@@ -272,6 +272,29 @@ async fn a_lost_group_is_made_again_and_nothing_is_lost() {
 }
 
 #[tokio::test]
+async fn a_lost_stream_is_made_again_with_its_group() {
+    let (broker, backend, consumer) = opened().await;
+    they_publish_many(&broker, 0, 3).await;
+    let held = take(&consumer, 1).await;
+    assert_eq!(backend.admin().stats().await.unwrap().losses, 0);
+    command(&broker, &["DEL", "source-events"]).await;
+    assert_eq!(backend.admin().stats().await.unwrap().losses, 1);
+    assert_eq!(ack(&consumer, &held).await.unwrap(), [Settled::Done]);
+    // The services make their group again too, as soon as they hear that it is gone.
+    let again = ["XGROUP", "CREATE", "source-events", "all", "0", "MKSTREAM"];
+    let mut create = redis::Cmd::new();
+    for word in again {
+        create.arg(word);
+    }
+    let _: redis::RedisResult<()> = create.query_async(&mut client(&broker).await).await;
+    let expected = they_publish_many(&broker, 3, 3).await;
+    let came = take(&consumer, 3).await;
+    assert_eq!(ids(&came), expected);
+    assert_eq!(ack(&consumer, &came).await.unwrap(), vec![Settled::Done; 3]);
+    assert_eq!(backend.admin().stats().await.unwrap().losses, 1);
+}
+
+#[tokio::test]
 async fn an_event_without_end_is_given_up_and_its_bytes_are_kept() {
     let (broker, backend, consumer) = opened().await;
     they_publish(&broker, "not json").await;
