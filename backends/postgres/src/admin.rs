@@ -240,6 +240,7 @@ impl Admin for PostgresBackend {
             bytes: get::<i64>(row, 1)?.cast_unsigned(),
             first: position(2)?,
             last: position(3)?,
+            ..StreamStats::default()
         })
     }
 
