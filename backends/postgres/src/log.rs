@@ -231,10 +231,8 @@ impl Log {
 
     /// Rows of a statement with [`columns`].
     pub(crate) async fn decode(&self, rows: &[tokio_postgres::Row]) -> Result<Vec<Arc<Row>>> {
-        self.names.learn(&self.database, rows).await?;
-        let read = rows
-            .iter()
-            .map(|row| row::read(row, &self.names).map(Arc::new));
+        let names = self.names.of(&self.database, rows).await?;
+        let read = rows.iter().map(|row| row::read(row, &names).map(Arc::new));
         let rows = read.collect::<Result<Vec<_>>>()?;
         if let Some(largest) = rows.iter().map(|row| row.size).max() {
             self.row_bytes.store(largest, Ordering::Relaxed);

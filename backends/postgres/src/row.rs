@@ -11,7 +11,7 @@ use fanfare_fleet::Slot;
 use tokio_postgres::types::{FromSql, Type};
 use uuid::Uuid;
 
-use crate::names::Names;
+use crate::names::Tables;
 
 /// The columns that [`read`] wants, in its order, for a statement.
 macro_rules! columns {
@@ -54,7 +54,7 @@ pub(crate) fn read_id(bytes: &[u8]) -> Option<EventId> {
 }
 
 /// A row with the columns of [`columns`]. What is no event keeps its data.
-pub(crate) fn read(row: &tokio_postgres::Row, names: &Names) -> Result<Row> {
+pub(crate) fn read(row: &tokio_postgres::Row, names: &Tables) -> Result<Row> {
     let (attributes, data): (&[u8], &[u8]) = (get(row, 5)?, get(row, 6)?);
     let id: &[u8] = get(row, 4)?;
     let event = || {
