@@ -26,6 +26,7 @@ use crate::log::Log;
 use crate::migrate;
 use crate::publish::Publisher;
 use crate::retention::Retention;
+use crate::state::Values;
 
 /// The most events in one publish.
 const MAX_BATCH: usize = 10_000;
@@ -38,6 +39,7 @@ pub struct PostgresBackend {
     pub(crate) closed: watch::Sender<bool>,
     publisher: Publisher,
     following: Following,
+    pub(crate) values: Values,
     desk: Arc<Desk>,
     consumers: Mutex<Vec<Weak<PostgresConsumer>>>,
 }
@@ -54,12 +56,14 @@ impl PostgresBackend {
             database: database.clone(),
             log: log.clone(),
         });
+        let values = Values::new(database.clone());
         Ok(Arc::new(Self {
             database,
             log,
             closed,
             publisher,
             following,
+            values,
             desk,
             consumers: Mutex::default(),
         }))

@@ -1,20 +1,32 @@
 //! Shared values: one row each. A version is drawn from a sequence, so that none repeats.
 
+mod sums;
+
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
-use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::error::Result;
 use fanfare_core::state::{State, Versioned, check_key, check_value};
 
+use self::sums::Sums;
 use crate::backend::PostgresBackend;
+use crate::connect::{Database, Param};
 use crate::row::get;
+
+/// What this process does with shared values now.
+#[derive(Debug)]
+pub(crate) struct Values(Arc<Sums>);
+
+impl Values {
+    pub(crate) fn new(database: Arc<Database>) -> Self {
+        Self(Sums::new(database))
+    }
+}
 
 impl PostgresBackend {
     /// The number that a statement answers, if it changed anything.
-    async fn change(
-        &self,
-        text: &'static str,
-        params: &[crate::connect::Param<'_>],
-    ) -> Result<Option<i64>> {
+    async fn change(&self, text: &'static str, params: &[Param<'_>]) -> Result<Option<i64>> {
         let rows = self.database.write(text, params).await?;
         rows.first().map(|row| get(row, 0)).transpose()
     }
@@ -67,19 +79,7 @@ impl State for PostgresBackend {
     async fn increment(&self, key: &str, by: i64) -> Result<i64> {
         self.check_open()?;
         check_key(key)?;
-        // A value that is no number, or a sum that is none of 64 bits, leaves the row as it is.
-        let text = "INSERT INTO ff.state AS s (key, value, version)
-             VALUES ($1, convert_to($2::bigint::text, 'UTF8'), nextval('ff.state_version'))
-             ON CONFLICT (key) DO UPDATE SET version = excluded.version,
-               value = convert_to((ff.number(s.value) + $2)::text, 'UTF8')
-             WHERE ff.number(s.value) + $2 BETWEEN -9223372036854775808 AND 9223372036854775807
-             RETURNING ff.number(value)::bigint";
-        self.change(text, &[&key, &by]).await?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Conflict,
-                format!("the value of `{key}` is not a number, or the sum would be too large"),
-            )
-        })
+        self.values.0.add(key, by).await
     }
 
     async fn delete(&self, key: &str) -> Result<bool> {
