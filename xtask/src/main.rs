@@ -34,7 +34,8 @@ usage: cargo xtask <task>
            with what it holds; chaos memory shows the comparison fail
   chaos redis|postgres [--kills N] [--stops N] [--cuts N] [--blackholes N] [--server-kills N] [OPTION..]
            the same with a broker behind two servers: the broker is killed or stopped, connections
-           to it are reset or go silent, and servers are killed
+           to it are reset or go silent, and servers are killed; on redis also [--group-deletions N]
+           [--stream-deletions N]
            OPTION: --seconds N  --resume  --write FILE (results)  --debug (build)  --binary PATH";
 
 fn main() -> ExitCode {

@@ -29,6 +29,13 @@ pub(super) enum Keeps {
     Nothing,
 }
 
+/// What can be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    Stream,
+    Groups,
+}
+
 /// A kind of broker.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -42,6 +49,8 @@ pub(super) struct Engine {
     command: fn(&Path, u16, Keeps) -> Command,
     /// Whether it answers.
     ready: fn(SocketAddr) -> bool,
+    /// Deletes the stream of the servers, or what is kept of their subscriptions.
+    delete: fn(SocketAddr, Kept) -> Result,
     /// How servers reach it at this address.
     pub(super) url: fn(SocketAddr) -> String,
 }
@@ -131,6 +140,11 @@ impl Broker {
         // One of them may end meanwhile.
         let _ = signal(name, &children(child.id()));
         Ok(())
+    }
+
+    /// Deletes something behind the servers' back.
+    pub(super) fn delete(&self, kept: Kept) -> Result {
+        (self.engine.delete)(self.address(), kept)
     }
 
     /// Starts it on the same port and data, and waits until it answers. One that ends at once, because

@@ -9,6 +9,8 @@
 //! brace           -> ready                       clients take no breath until the fault
 //! fault MOMENT    -> landed PUBLISHES SETTLEMENTS   in flight at MOMENT; clients go on trying
 //! healed MOMENT   -> recovered PUBLISHING DELIVERING   after so many microseconds, for all
+//! deleted stream|groups -> ready                 somebody deleted that
+//! told NUMBER     -> ready                       so many losses were told by now
 //! judge ADDRESS.. -> {verdict}                   everything settled, compared
 //! ```
 
@@ -84,6 +86,15 @@ fn commands(load: &Load, path: &Path) -> Result {
                 landed_with(load.in_flight(rest.parse()?))
             }
             "healed" => healed(load, rest.parse()?, &servers, &mut created)?,
+            "deleted" => {
+                let stream = rest == "stream";
+                load.record.add(&[Entry::Deleted { stream }])?;
+                "ready".to_owned()
+            }
+            "told" => {
+                told(load, first(&servers), rest.parse()?)?;
+                "ready".to_owned()
+            }
             "judge" => serde_json::to_string(&conclude(load, path, rest)?)?,
             _ => return Err(format!("not a command: {line}").into()),
         };
@@ -126,6 +137,26 @@ fn healed(load: &Load, moment: u64, servers: &str, created: &mut bool) -> Result
     }
     let (publishing, delivering) = (publishing.unwrap_or(limit), delivering.unwrap_or(limit));
     Ok(format!("recovered {publishing} {delivering}"))
+}
+
+/// Waits until the server has told of so many losses.
+fn told(load: &Load, server: &str, number: u64) -> Result {
+    let mut http = Http::connect(server)?;
+    let watch = Watchdog::over(RECOVERY);
+    while losses(&mut http)? < number {
+        if watch.left().is_zero() {
+            load.wrong(&format!("the loss was not told within {RECOVERY:?}"));
+            break;
+        }
+        chance::pause(LOOK);
+    }
+    Ok(())
+}
+
+/// How often the server told that events are gone.
+fn losses(http: &mut Http) -> Result<u64> {
+    let answer = good(http.get("/v1/stats"), "/v1/stats")?;
+    Ok(answer.body.at("stream/losses").as_u64().unwrap_or(0))
 }
 
 /// Asks one server after the other: one may be the victim, and have more to notice than publishers met.
@@ -181,6 +212,7 @@ fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
         history: history(&mut http)?,
         audit,
         audit_ok,
+        losses: losses(&mut http)?,
     };
     let lease = u64::try_from(LEASE.as_micros())?;
     let mut verdict = judge(&record::read(path)?, &held, lease);

@@ -20,6 +20,10 @@ pub(super) enum Fault {
     Blackhole,
     /// `kill -9` of one of two servers that share the subscriptions.
     ServerKill,
+    /// Somebody deletes what the broker keeps of the subscriptions.
+    GroupDeletion,
+    /// Somebody deletes the stream.
+    StreamDeletion,
 }
 
 impl Fault {
@@ -28,7 +32,16 @@ impl Fault {
         match backend {
             "sqlite" => &[Self::Kill, Self::PowerCut],
             "memory" => &[Self::Kill],
-            "redis" | "postgres" => &[
+            "redis" => &[
+                Self::BrokerKill,
+                Self::Stop,
+                Self::Cut,
+                Self::Blackhole,
+                Self::ServerKill,
+                Self::GroupDeletion,
+                Self::StreamDeletion,
+            ],
+            "postgres" => &[
                 Self::BrokerKill,
                 Self::Stop,
                 Self::Cut,
@@ -47,6 +60,8 @@ impl Fault {
             Self::Stop => "stops",
             Self::Blackhole => "blackholes",
             Self::ServerKill => "server-kills",
+            Self::GroupDeletion => "group-deletions",
+            Self::StreamDeletion => "stream-deletions",
         }
     }
 
@@ -56,7 +71,7 @@ impl Fault {
         match self {
             Self::Kill | Self::PowerCut => 100,
             Self::BrokerKill | Self::Cut | Self::ServerKill => 50,
-            Self::Stop | Self::Blackhole => 10,
+            Self::Stop | Self::Blackhole | Self::GroupDeletion | Self::StreamDeletion => 10,
         }
     }
 }
@@ -71,6 +86,8 @@ impl fmt::Display for Fault {
             Self::Cut => "connections reset",
             Self::Blackhole => "connections silent",
             Self::ServerKill => "kill -9 of one server of two",
+            Self::GroupDeletion => "subscriptions deleted",
+            Self::StreamDeletion => "stream deleted",
         })
     }
 }

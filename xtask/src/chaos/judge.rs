@@ -3,6 +3,7 @@
 
 mod blackout;
 mod order;
+mod ruins;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +25,8 @@ pub(super) struct Held {
     pub(super) audit: BTreeMap<String, Balance>,
     /// Whether the audit is content.
     pub(super) audit_ok: bool,
+    /// How often the server told that events are gone.
+    pub(super) losses: u64,
 }
 
 /// One subscription in the audit.
@@ -119,6 +122,9 @@ struct Judge {
 
 /// Compares the record with what the server holds. `lease` is in microseconds.
 pub(super) fn judge(record: &[Entry], held: &Held, lease: u64) -> Verdict {
+    if let Some(verdict) = ruins::judge(record, held) {
+        return verdict;
+    }
     let mut judge = Judge {
         lease,
         ..Judge::default()
@@ -180,7 +186,7 @@ impl Judge {
                     };
                 }
             }
-            Entry::Down | Entry::Cut { .. } => {}
+            Entry::Down | Entry::Cut { .. } | Entry::Deleted { .. } => {}
             Entry::Wrong { what } => self.broken(what.clone()),
         }
     }
@@ -304,6 +310,10 @@ impl Judge {
                     wrong.push(format!("{id}: acknowledged and LOST"));
                 }
             }
+        }
+        if held.losses != 0 {
+            let losses = held.losses;
+            wrong.push(format!("{losses} losses told, and nobody deleted anything"));
         }
         if !held.audit_ok {
             wrong.push("the audit finds a breach".into());

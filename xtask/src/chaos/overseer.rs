@@ -71,6 +71,17 @@ impl Overseer {
         self.ask_two(&format!("healed {moment}"))
     }
 
+    /// Somebody deleted the stream, or what is kept beside it.
+    pub(super) fn deleted(&mut self, stream: bool) -> Result {
+        let what = if stream { "stream" } else { "groups" };
+        self.ask(&format!("deleted {what}")).map(|_| ())
+    }
+
+    /// Waits until so many losses were told.
+    pub(super) fn told(&mut self, number: u64) -> Result {
+        self.ask(&format!("told {number}")).map(|_| ())
+    }
+
     /// Settles everything and compares.
     pub(super) fn judge(&mut self, addresses: &[&str]) -> Result<Verdict> {
         let answer = self.ask(&format!("judge {}", addresses.join(" ")))?;

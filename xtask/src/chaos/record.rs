@@ -82,6 +82,8 @@ pub(super) enum Entry {
     Down,
     /// The power was cut not before `moment`, and the server is gone.
     Cut { moment: u64 },
+    /// Somebody deleted the stream, or what is kept beside it.
+    Deleted { stream: bool },
     /// Something that must never be, seen by a client: one sentence.
     Wrong { what: String },
 }
@@ -140,6 +142,7 @@ impl fmt::Display for Entry {
             Self::Adrift { sub, token } => write!(f, "adrift {sub} {token}"),
             Self::Down => f.write_str("down"),
             Self::Cut { moment } => write!(f, "cut {moment}"),
+            Self::Deleted { stream } => write!(f, "deleted {stream}"),
             Self::Wrong { what } => write!(f, "wrong {}", what.replace('\n', " ")),
         }
     }
@@ -199,6 +202,9 @@ pub(super) fn parse(line: &str) -> Option<Entry> {
             token: word()?,
         },
         "down" => Entry::Down,
+        "deleted" => Entry::Deleted {
+            stream: word()? == "true",
+        },
         "cut" => Entry::Cut {
             moment: word()?.parse().ok()?,
         },
@@ -304,6 +310,7 @@ mod tests {
             Entry::Adrift { sub, token },
             Entry::Down,
             Entry::Cut { moment: 10 },
+            Entry::Deleted { stream: true },
             Entry::Wrong {
                 what: "two words".into(),
             },

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::broker::{Broker, Engine, Keeps, free_port};
+use super::broker::{Broker, Engine, Keeps, Kept, free_port};
 use super::chance::{self, Dice};
 use super::fault::Fault;
 use super::overseer::Overseer;
@@ -168,6 +168,9 @@ impl<'a> Scene<'a> {
         let healed = chance::now();
         self.note(moment, healed)?;
         let (publishing, delivering) = self.overseer.healed(healed)?;
+        if self.siege.fault == Fault::StreamDeletion {
+            self.overseer.told(tally.landed + tally.beside + 1)?;
+        }
         tally.publishing.push(publishing);
         tally.delivering.push(delivering);
         if publishes > 0 && settlements > 0 {
@@ -198,6 +201,14 @@ impl<'a> Scene<'a> {
                 let place = self.servers.get_mut(usize::from(victim));
                 let server = place.and_then(|place| place.server.take());
                 server.map_or(Ok(()), Server::kill)
+            }
+            Fault::GroupDeletion => {
+                self.broker.delete(Kept::Groups)?;
+                self.overseer.deleted(false)
+            }
+            Fault::StreamDeletion => {
+                self.broker.delete(Kept::Stream)?;
+                self.overseer.deleted(true)
             }
             Fault::BrokerKill | Fault::Kill | Fault::PowerCut => self.broker.kill(),
         }

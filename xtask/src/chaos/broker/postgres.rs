@@ -23,6 +23,7 @@ pub(super) const ENGINE: Engine = Engine {
     setting: "fsync on, synchronous_commit on",
     prepare,
     command: start,
+    delete: |_, _| Err("deletions are not tried on PostgreSQL".into()),
     ready: |address| is_ready(address).unwrap_or(false),
     url: |address| format!("postgres://postgres@{address}/postgres"),
 };

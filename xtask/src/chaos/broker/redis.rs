@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Engine, Keeps, program};
+use super::{Engine, Keeps, Kept, program};
+use crate::Result;
 
 /// How long one question may take.
 const PROBE: Duration = Duration::from_millis(300);
@@ -17,6 +18,7 @@ pub(super) const ENGINE: Engine = Engine {
     prepare: |_| Ok(()),
     command,
     ready: |address| ask(address, b"PING\r\n", b"+PONG").unwrap_or(false),
+    delete,
     url: |address| format!("redis://{address}/"),
 };
 
@@ -33,6 +35,23 @@ fn command(dir: &Path, port: u16, keeps: Keeps) -> Command {
         .args(["--save", ""])
         .args(["--appendonly", append_only, "--appendfsync", "always"]);
     command
+}
+
+/// By a client that knows nothing of what it deletes.
+fn delete(address: SocketAddr, kept: Kept) -> Result {
+    let pattern = match kept {
+        Kept::Stream => "fanfare",
+        Kept::Groups => "{fanfare}:ff:s:*",
+    };
+    let script = "return redis.call('DEL', unpack(redis.call('KEYS', ARGV[1])))";
+    let words = ["EVAL", script, "0", pattern];
+    let words = words.map(|word| format!("${}\r\n{word}\r\n", word.len()));
+    let request = format!("*4\r\n{}", words.concat());
+    if ask(address, request.as_bytes(), b":")? {
+        Ok(())
+    } else {
+        Err(format!("{pattern} could not be deleted").into())
+    }
 }
 
 /// Whether the answer to `question` begins with `expected`.

@@ -77,6 +77,7 @@ fn held() -> Held {
         history: vec![(ID.into(), "7".into())],
         audit: [("s".into(), balance)].into(),
         audit_ok: true,
+        losses: 0,
     }
 }
 
@@ -344,4 +345,39 @@ fn an_event_does_not_overtake_its_key() {
     assert!(!overtaken(
         &[&first[..1], &[other_key], &first[1..]].concat()
     ));
+}
+
+#[test]
+fn a_loss_that_nobody_caused_is_a_breach() {
+    let mut told = held();
+    told.losses = 1;
+    breaks(&whole_life(), &told, "losses told");
+}
+
+#[test]
+fn after_a_deletion_later_events_lose_nothing() {
+    let deleted = Entry::Deleted { stream: true };
+    let told = || Held {
+        losses: 1,
+        ..held()
+    };
+    // What the stream held is gone with it.
+    let before = [whole_life(), vec![deleted.clone()]].concat();
+    let gone = Held {
+        history: Vec::new(),
+        ..told()
+    };
+    assert_eq!(judge(&before, &gone, LEASE).broken, Vec::<String>::new());
+    // It has to be told, once.
+    breaks(&before, &held(), "told");
+    // What came later is there, and reaches everybody.
+    let after = [vec![deleted], whole_life()].concat();
+    breaks(&after, &gone, "LOST");
+    breaks(&after, &told(), "never delivered");
+    let groups = [vec![Entry::Deleted { stream: false }], whole_life()].concat();
+    let nothing = Held {
+        history: Vec::new(),
+        ..held()
+    };
+    breaks(&groups, &nothing, "LOST");
 }
