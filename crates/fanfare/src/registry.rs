@@ -178,13 +178,14 @@ async fn postgres(address: Address) -> Result<Arc<dyn Backend>> {
 /// `pooler=transaction` behind one, and the parameters of PostgreSQL's own clients.
 fn postgres_config(mut address: Address) -> Result<PostgresConfig> {
     let stream = address.take_stream()?;
+    let taken = POSTGRES_PARAMETERS.map(|name| {
+        let value = address.take(name)?;
+        Some(format!("{name}={value}"))
+    });
+    let passed: Vec<_> = taken.into_iter().flatten().collect();
     let mut url = format!("{}:{}", address.scheme(), address.path());
-    let mut sign = '?';
-    for name in POSTGRES_PARAMETERS {
-        if let Some(value) = address.take(name) {
-            url.push_str(&format!("{sign}{name}={value}"));
-            sign = '&';
-        }
+    if !passed.is_empty() {
+        url = format!("{url}?{}", passed.join("&"));
     }
     let mut config = PostgresConfig::new(url, stream);
     config.max_data_bytes = MAX_DATA_BYTES;
