@@ -77,10 +77,11 @@ impl PostgresConfig {
     /// The schema of the stream.
     pub(crate) fn schema(&self) -> Result<String> {
         let stream = self.stream.as_str();
-        if stream.is_empty() || stream.len() > MAX_STREAM_BYTES || stream.contains('\0') {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+        if !(1..=MAX_STREAM_BYTES).contains(&stream.len()) || !stream.chars().all(allowed) {
             return Err(Error::invalid(
                 "/stream",
-                format!("a stream on postgres has a name of 1 to {MAX_STREAM_BYTES} bytes"),
+                format!("a stream on postgres is 1 to {MAX_STREAM_BYTES} of A-Z a-z 0-9 _ and -"),
             ));
         }
         Ok(match stream {

@@ -115,6 +115,12 @@ impl Database {
         }
     }
 
+    /// Ends the pooled connections; those in use end when they are given back.
+    pub(crate) fn close(&self) {
+        self.pool.close();
+        self.publishing.close();
+    }
+
     /// The same on a connection that only publishing uses.
     pub(crate) async fn publish(
         &self,
@@ -228,11 +234,6 @@ impl Database {
         text.replace("'ff'", &literal)
             .replace("ff.", &quoted)
             .into()
-    }
-
-    /// The schema of the stream, and the channel of its notifications.
-    pub(crate) fn schema(&self) -> &str {
-        &self.schema
     }
 }
 

@@ -69,7 +69,11 @@ fn classify(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
     let Some(code) = error.code() else {
         return if is_broken(error) {
             (Unavailable, "postgres cannot be reached")
-        } else if error.to_string().contains("configuration") {
+        } else if said(error).contains("password missing") {
+            (Unauthorized, "postgres asks for a password")
+        } else if said(error).contains("invalid configuration")
+            || said(error).contains("connection string")
+        {
             (Invalid, "not a postgres URL")
         } else {
             (Storage, "the exchange with postgres failed")

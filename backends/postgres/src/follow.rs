@@ -77,22 +77,28 @@ impl Following {
     }
 }
 
-pub(crate) fn start(log: Arc<Log>, closed: watch::Receiver<bool>) -> Following {
+/// Begins to follow; what makes the log unfit to be followed is an error here.
+pub(crate) async fn start(log: Arc<Log>, closed: watch::Receiver<bool>) -> Result<Following> {
     let (running, following) = watch::channel(true);
+    let watch = Watch::open(&log).await?;
     tokio::spawn(async move {
-        follow(log, closed).await;
+        follow(log, watch, closed).await;
         running.send_replace(false);
     });
-    Following(following)
+    Ok(Following(following))
 }
 
-async fn follow(log: Arc<Log>, mut closed: watch::Receiver<bool>) {
+async fn follow(log: Arc<Log>, first: Watch, mut closed: watch::Receiver<bool>) {
     let clock = log.database.config.clock.clone();
     let mut pause = RECONNECT.0;
+    let mut first = Some(first);
     loop {
         let mut ending = closed.clone();
         let watching = async {
-            let mut watch = Watch::open(&log).await?;
+            let mut watch = match first.take() {
+                Some(watch) => watch,
+                None => Watch::open(&log).await?,
+            };
             pause = RECONNECT.0;
             watch.run(&mut ending).await
         };
@@ -135,8 +141,8 @@ enum Role {
 }
 
 /// One uninterrupted watch.
-struct Watch<'a> {
-    log: &'a Log,
+struct Watch {
+    log: Arc<Log>,
     own: Own,
     me: Uuid,
     /// Unlike that of any other watch.
@@ -151,8 +157,8 @@ struct Watch<'a> {
     pause: Duration,
 }
 
-impl<'a> Watch<'a> {
-    async fn open(log: &'a Arc<Log>) -> Result<Self> {
+impl Watch {
+    async fn open(log: &Arc<Log>) -> Result<Self> {
         let heard = log.clone();
         let own = log
             .database
@@ -162,9 +168,10 @@ impl<'a> Watch<'a> {
             });
         let own = own.await?;
         mend::check(&own).await?;
+        mend::sequence(log, &own).await?;
         let me = Uuid::now_v7();
         let watch = Self {
-            log,
+            log: log.clone(),
             own,
             me,
             word: me.to_string(),
@@ -283,7 +290,6 @@ impl<'a> Watch<'a> {
         let Some(row) = rows.first() else {
             return Ok(());
         };
-        mend::sequence(self.log, &self.own).await?;
         self.role = Role::Leader {
             term: get(row, 0)?,
             tracker: Tracker::new(self.log.horizon()),

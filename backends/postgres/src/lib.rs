@@ -5,8 +5,6 @@
 //! further. Each subscription has a claim frontier and leases over ranges. What must happen at once
 //! is a function in the stream's schema.
 
-#![expect(dead_code, reason = "being built")]
-
 mod admin;
 mod backend;
 mod config;

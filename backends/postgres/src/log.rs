@@ -92,7 +92,7 @@ impl Log {
             trouble: Mutex::default(),
             row_bytes: AtomicUsize::new(1_024),
         });
-        let following = follow::start(log.clone(), closed);
+        let following = follow::start(log.clone(), closed).await?;
         Ok((log, following))
     }
 

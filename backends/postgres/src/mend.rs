@@ -59,30 +59,31 @@ async fn locks_are_kept(own: &Own) -> Result<()> {
     ))
 }
 
+/// The lock of this statement waits for whoever drew a position, and lets nobody draw one.
+const FENCE: &str = "ALTER SEQUENCE ff.log_pos NO CYCLE";
+const PLACES: &str = "SELECT last_value, greatest((SELECT coalesce(max(pos), 0) FROM ff.log), \
+                      (SELECT h FROM ff.horizon), (SELECT max(frontier) FROM ff.subscription)) \
+                      FROM ff.log_pos";
+
 /// Moves the sequence of the log beyond everything that was ever read, if it stands behind that, and
 /// says so. Whoever draws a position meanwhile waits.
 pub(crate) async fn sequence(log: &Log, own: &Own) -> Result<()> {
-    let rows = own
-        .once(
-            "SELECT last_value, greatest((SELECT coalesce(max(pos), 0) FROM ff.log), \
-             (SELECT h FROM ff.horizon)) FROM ff.log_pos",
-        )
-        .await?;
-    let Some(row) = rows.first() else {
-        return Ok(());
-    };
-    let (last, read): (i64, i64) = (get(row, 0)?, get(row, 1)?);
-    if last >= read {
+    if behind(own).await?.is_none() {
         return Ok(());
     }
-    let next = read.saturating_add(MARGIN);
-    let what = format!("the sequence of the log stood at {last}, behind {read}; moved to {next}");
-    tracing::error!(stream = log.database.config.stream, "{what}");
-    let restart = format!("ALTER SEQUENCE ff.log_pos RESTART WITH {next}");
-    own.run("BEGIN").await?;
+    own.run("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     let mended = async {
         own.run("SET LOCAL lock_timeout = '5s'").await?;
-        own.run(&restart).await?;
+        own.run(FENCE).await?;
+        // Another process may have been quicker.
+        let Some((last, read)) = behind(own).await? else {
+            return Ok(());
+        };
+        let next = read.saturating_add(MARGIN);
+        let what = format!("the sequence stood at {last}, behind {read}; it goes on at {next}");
+        tracing::error!(stream = log.database.config.stream, "{what}");
+        own.run(&format!("SELECT setval('ff.log_pos', {next})"))
+            .await?;
         own.run(&format!("INSERT INTO ff.incident (what) VALUES ('{what}')"))
             .await
     };
@@ -90,4 +91,14 @@ pub(crate) async fn sequence(log: &Log, own: &Own) -> Result<()> {
         Ok(()) => own.run("COMMIT").await,
         Err(error) => own.run("ROLLBACK").await.and(Err(error)),
     }
+}
+
+/// Where the sequence stands and what was read, if that is more.
+async fn behind(own: &Own) -> Result<Option<(i64, i64)>> {
+    let rows = own.once(PLACES).await?;
+    let Some(row) = rows.first() else {
+        return Ok(None);
+    };
+    let (last, read): (i64, i64) = (get(row, 0)?, get(row, 1)?);
+    Ok(Some((last, read)).filter(|(last, read)| last < read))
 }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 
-use crate::connect::Database;
+use crate::connect::{Database, Param};
 use crate::error::map;
 
-/// One step of the schema.
+/// One step of the tables.
 struct Migration {
     name: &'static str,
-    up: &'static [&'static str],
+    up: &'static str,
     down: &'static str,
 }
 
@@ -18,115 +18,123 @@ struct Migration {
 const MIGRATIONS: [Migration; 2] = [
     Migration {
         name: "log",
-        up: &[
-            include_str!("sql/migrations/0001_log.up.sql"),
-            include_str!("sql/functions/append.sql"),
-            include_str!("sql/functions/publish.sql"),
-            include_str!("sql/functions/number.sql"),
-        ],
+        up: include_str!("sql/migrations/0001_log.up.sql"),
         down: include_str!("sql/migrations/0001_log.down.sql"),
     },
     Migration {
         name: "subscriptions",
-        up: &[
-            include_str!("sql/migrations/0002_subscriptions.up.sql"),
-            include_str!("sql/functions/lease.sql"),
-            include_str!("sql/functions/claim.sql"),
-            include_str!("sql/functions/settle.sql"),
-            include_str!("sql/functions/interest.sql"),
-            include_str!("sql/functions/operate.sql"),
-            include_str!("sql/functions/letters.sql"),
-            include_str!("sql/functions/keep.sql"),
-            include_str!("sql/functions/deliveries.sql"),
-        ],
+        up: include_str!("sql/migrations/0002_subscriptions.up.sql"),
         down: include_str!("sql/migrations/0002_subscriptions.down.sql"),
     },
 ];
 
+/// The functions over the tables of the newest step, made anew after every step.
+const FUNCTIONS: [&str; 11] = [
+    include_str!("sql/functions/append.sql"),
+    include_str!("sql/functions/publish.sql"),
+    include_str!("sql/functions/number.sql"),
+    include_str!("sql/functions/lease.sql"),
+    include_str!("sql/functions/claim.sql"),
+    include_str!("sql/functions/settle.sql"),
+    include_str!("sql/functions/interest.sql"),
+    include_str!("sql/functions/operate.sql"),
+    include_str!("sql/functions/letters.sql"),
+    include_str!("sql/functions/deliveries.sql"),
+    include_str!("sql/functions/keep.sql"),
+];
+
+const BEGIN: &str = include_str!("sql/migrations/begin.sql");
+const DROP_FUNCTIONS: &str = include_str!("sql/migrations/drop_functions.sql");
+const FINISH: &str = include_str!("sql/migrations/finish.sql");
+const END: &str = include_str!("sql/migrations/end.sql");
+
+const STEPS: &str = "SELECT number FROM ff.migration ORDER BY number";
+const DONE: &str = "INSERT INTO ff.migration (number, name) VALUES ($1, $2)";
+const UNDONE: &str = "DELETE FROM ff.migration WHERE number = $1";
+
 /// Applies what is missing.
 pub(crate) async fn up(database: &Arc<Database>) -> Result<()> {
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-    match version(database).await? {
-        there if there == newest => return Ok(()),
-        there if there > newest => return Err(newer(there, newest)),
-        _ => {}
+    let there = steps(database).await?;
+    if let Some(later) = there.last().filter(|there| **there > newest) {
+        return Err(newer(*later, newest));
+    }
+    if (there.first(), there.last()) == (Some(&0), Some(&newest)) {
+        return Ok(());
     }
     let mut client = database.client().await?;
-    let transaction = client.transaction().await.map_err(map)?;
-    transaction
-        .batch_execute(&database.sql(include_str!("sql/migrations/begin.sql")))
-        .await
-        .map_err(map)?;
-    let row = transaction
-        .query_one(
-            &*database.sql("SELECT coalesce(max(number), 0) FROM ff.migration"),
-            &[],
-        )
-        .await
-        .map_err(map)?;
-    let there: i32 = row.get(0);
-    for (number, migration) in (1..)
-        .zip(&MIGRATIONS)
-        .skip(usize::try_from(there).unwrap_or(0))
-    {
-        for text in migration.up {
-            transaction
-                .batch_execute(&database.sql(text))
-                .await
-                .map_err(map)?;
-        }
-        transaction
-            .execute(
-                &*database.sql("INSERT INTO ff.migration (number, name) VALUES ($1, $2)"),
-                &[&number, &migration.name],
-            )
-            .await
-            .map_err(map)?;
+    let step = Step {
+        database,
+        transaction: client.transaction().await.map_err(map)?,
+    };
+    step.run(BEGIN).await?;
+    let steps = step.transaction.query(&*database.sql(STEPS), &[]).await;
+    let there = steps.map_err(map)?.last().map_or(0, |row| row.get(0));
+    step.run(DROP_FUNCTIONS).await?;
+    for (number, migration) in (1..).zip(&MIGRATIONS).skip_while(|(n, _)| *n <= there) {
+        step.run(migration.up).await?;
+        step.note(DONE, &[&number, &migration.name]).await?;
     }
-    let finish = database.sql(include_str!("sql/migrations/finish.sql"));
-    transaction.batch_execute(&finish).await.map_err(map)?;
-    transaction.commit().await.map_err(map)
+    for text in FUNCTIONS {
+        step.run(text).await?;
+    }
+    step.run(FINISH).await?;
+    step.transaction.commit().await.map_err(map)
 }
 
 /// Takes the newest steps back until `target` of them are left, with everything they hold; 0 removes
 /// the stream.
 pub(crate) async fn down(database: &Arc<Database>, target: i32) -> Result<()> {
-    let there = version(database).await?;
+    let there = steps(database).await?;
+    if there.is_empty() {
+        return Ok(());
+    }
     let mut client = database.client().await?;
-    let transaction = client.transaction().await.map_err(map)?;
-    let steps = (1..).zip(&MIGRATIONS).collect::<Vec<_>>().into_iter().rev();
-    for (number, migration) in steps.filter(|(number, _)| (target + 1..=there).contains(number)) {
-        transaction
-            .batch_execute(&database.sql(migration.down))
-            .await
-            .map_err(map)?;
-        transaction
-            .execute(
-                &*database.sql("DELETE FROM ff.migration WHERE number = $1"),
-                &[&number],
-            )
-            .await
-            .map_err(map)?;
+    let step = Step {
+        database,
+        transaction: client.transaction().await.map_err(map)?,
+    };
+    step.run(DROP_FUNCTIONS).await?;
+    let steps = (1..).zip(&MIGRATIONS).collect::<Vec<_>>();
+    let taken = steps.into_iter().rev();
+    for (number, migration) in taken.filter(|(n, _)| *n > target && there.contains(n)) {
+        step.run(migration.down).await?;
+        step.note(UNDONE, &[&number]).await?;
     }
-    if target <= 0 && there > 0 {
-        let end = database.sql(include_str!("sql/migrations/end.sql"));
-        transaction.batch_execute(&end).await.map_err(map)?;
+    if target <= 0 {
+        step.run(END).await?;
     }
-    transaction.commit().await.map_err(map)
+    step.transaction.commit().await.map_err(map)
 }
 
-/// How many steps were applied.
-async fn version(database: &Arc<Database>) -> Result<i32> {
-    let asked = database
-        .read("SELECT to_regclass('ff.migration') IS NOT NULL", &[])
-        .await?;
-    if !asked.first().is_some_and(|row| row.get(0)) {
-        return Ok(0);
+/// A step, all of it in one transaction.
+struct Step<'a> {
+    database: &'a Database,
+    transaction: deadpool_postgres::Transaction<'a>,
+}
+
+impl Step<'_> {
+    async fn run(&self, text: &'static str) -> Result<()> {
+        let sql = self.database.sql(text);
+        self.transaction.batch_execute(&sql).await.map_err(map)
     }
-    let number = database
-        .read("SELECT coalesce(max(number), 0) FROM ff.migration", &[])
-        .await?;
-    Ok(number.first().map_or(0, |row| row.get(0)))
+
+    async fn note(&self, text: &'static str, params: &[Param<'_>]) -> Result<()> {
+        let sql = self.database.sql(text);
+        let noted = self.transaction.execute(&*sql, params).await;
+        noted.map(drop).map_err(map)
+    }
+}
+
+/// The steps that were applied, from 0 where the functions are there.
+async fn steps(database: &Database) -> Result<Vec<i32>> {
+    let asked = "SELECT to_regclass('ff.migration') IS NOT NULL";
+    let asked = database.read(asked, &[]).await?;
+    if !asked.first().is_some_and(|row| row.get(0)) {
+        return Ok(Vec::new());
+    }
+    let steps = database.read(STEPS, &[]).await?;
+    Ok(steps.iter().map(|row| row.get(0)).collect())
 }
 
 fn newer(there: i32, newest: i32) -> Error {

@@ -11,10 +11,6 @@ use tokio_postgres::Row;
 use crate::connect::Database;
 use crate::error::unexpected;
 
-/// In the order that [`read`] expects, after the name.
-pub(crate) const COLUMNS: &str =
-    "name, version, spec, interest::text, base, frontier, claimed, paused, created";
-
 /// As `ff.part` writes it.
 #[derive(Deserialize)]
 struct Part {
@@ -34,7 +30,7 @@ pub(crate) async fn load(database: &Database, name: &SubscriptionName) -> Result
     rows.first().map(read).transpose()
 }
 
-/// From a row that begins with [`COLUMNS`].
+/// From a row that begins with the columns of [`load`].
 pub(crate) fn read(row: &Row) -> Result<Stored> {
     let name: &str = row.try_get(0).map_err(|_| unexpected("a subscription"))?;
     let name = SubscriptionName::parse(name)?;

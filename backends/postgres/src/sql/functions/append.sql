@@ -1,5 +1,16 @@
 -- Publishing. Everything here runs in the caller's transaction and keeps no state of its session.
 
+-- A row that another may read must not vanish in a crash after it was read.
+CREATE FUNCTION ff.sync_guard() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('synchronous_commit') = 'off' THEN
+    PERFORM set_config('synchronous_commit', 'local', true);
+  END IF;
+  RETURN NULL;
+END $$;
+CREATE TRIGGER sync_guard BEFORE INSERT ON ff.log
+  FOR EACH STATEMENT EXECUTE FUNCTION ff.sync_guard();
+
 -- An id as the log keeps it: a canonical UUID's 16 bytes; else the text behind zero bytes, so many
 -- that it is not 16 long. No id begins with a zero byte.
 CREATE FUNCTION ff.id_bytes(id text) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT AS $$
@@ -20,20 +31,19 @@ BEGIN
       CREATE FUNCTION ff.%1$s_numbers(names text[]) RETURNS int[] LANGUAGE plpgsql AS $$
       DECLARE
         numbers int[];
+        given int;
       BEGIN
-        FOR attempt IN 1..2 LOOP
-          SELECT array_agg(d.number ORDER BY u.n) INTO numbers
-            FROM unnest(names) WITH ORDINALITY AS u (name, n) LEFT JOIN ff.%1$s AS d USING (name);
-          IF array_position(numbers, NULL) IS NULL THEN
-            RETURN numbers;
-          END IF;
-          INSERT INTO ff.%1$s (name)
-            SELECT u.name FROM unnest(names) AS u (name)
-            WHERE NOT EXISTS (SELECT FROM ff.%1$s AS d WHERE d.name = u.name)
-            ORDER BY 1 ON CONFLICT DO NOTHING;
-        END LOOP;
-        -- Another transaction added the name, and this one reads an older snapshot.
-        RAISE EXCEPTION 'a name was added meanwhile' USING ERRCODE = 'serialization_failure';
+        SELECT array_agg((SELECT d.number FROM ff.%1$s AS d WHERE d.name = u.name ORDER BY d.number LIMIT 1) ORDER BY u.n)
+          INTO numbers FROM unnest(names) WITH ORDINALITY AS u (name, n);
+        IF array_position(numbers, NULL) IS NOT NULL THEN
+          FOR place IN 1..cardinality(names) LOOP
+            IF numbers[place] IS NULL THEN
+              INSERT INTO ff.%1$s (name) VALUES (names[place]) RETURNING number INTO given;
+              numbers[place] := given;
+            END IF;
+          END LOOP;
+        END IF;
+        RETURN numbers;
       END $$
     $template$, dictionary);
   END LOOP;
@@ -47,11 +57,11 @@ DO $generate$
 BEGIN
   FOR bucket IN 0..2 LOOP
     EXECUTE format($template$
-      CREATE FUNCTION ff.remember_%1$s(sources int[], ids bytea[], overlap boolean)
+      CREATE FUNCTION ff.remember_%1$s(sources bigint[], ids bytea[], overlap boolean)
       RETURNS bigint[] LANGUAGE plpgsql AS $$
       DECLARE
         fresh bigint[];
-        fresh_sources int[];
+        fresh_sources bigint[];
         fresh_ids bytea[];
         positions bigint[];
         met int := 1;
@@ -111,7 +121,7 @@ BEGIN
 END $generate$;
 
 -- The positions of ids that are known.
-CREATE FUNCTION ff.known(sources int[], ids bytea[]) RETURNS bigint[] LANGUAGE sql AS $$
+CREATE FUNCTION ff.known(sources bigint[], ids bytea[]) RETURNS bigint[] LANGUAGE sql AS $$
   SELECT array_agg(
     (SELECT max(k.pos) FROM (
       SELECT i.pos FROM ff.ids_0 AS i WHERE i.source = e.source AND i.id = e.id UNION ALL
@@ -131,7 +141,8 @@ LANGUAGE plpgsql AS $$
 DECLARE
   source_numbers int[] := ff.source_numbers(source_names);
   type_numbers int[] := ff.type_numbers(type_names);
-  sources int[];
+  hashes bigint[];
+  sources bigint[];
   bucket int;
   overlap boolean;
   older bigint[];
@@ -141,11 +152,11 @@ BEGIN
     PERFORM FROM ff.bucket FOR SHARE;
   END IF;
   SELECT b.current, b.overlap IS NOT NULL INTO bucket, overlap FROM ff.bucket AS b;
-  IF cardinality(source_numbers) = 1 THEN
-    sources := array_fill(source_numbers[1], ARRAY[cardinality(ids)]);
+  IF cardinality(source_names) = 1 THEN
+    sources := array_fill(hashtextextended(source_names[1], 0), ARRAY[cardinality(ids)]);
   ELSE
-    SELECT array_agg(source_numbers[e.place] ORDER BY e.n) INTO sources
-      FROM unnest(source_of) WITH ORDINALITY AS e (place, n);
+    hashes := ARRAY(SELECT hashtextextended(u.name, 0) FROM unnest(source_names) WITH ORDINALITY AS u (name, n) ORDER BY u.n);
+    sources := ARRAY(SELECT hashes[e.place] FROM unnest(source_of) WITH ORDINALITY AS e (place, n) ORDER BY e.n);
   END IF;
   CASE bucket
     WHEN 0 THEN positions := ff.remember_0(sources, ids, overlap);
@@ -153,8 +164,8 @@ BEGIN
     ELSE positions := ff.remember_2(sources, ids, overlap);
   END CASE;
   INSERT INTO ff.log (pos, source, type, id, key, attrs, data) OVERRIDING SYSTEM VALUE
-    SELECT e.pos, e.source, type_numbers[e.type], e.id, e.key, e.attrs, e.data
-    FROM unnest(positions, sources, type_of, ids, keys, attributes, bodies)
+    SELECT e.pos, source_numbers[e.source], type_numbers[e.type], e.id, e.key, e.attrs, e.data
+    FROM unnest(positions, source_of, type_of, ids, keys, attributes, bodies)
       AS e (pos, source, type, id, key, attrs, data)
     WHERE e.pos IS NOT NULL;
   IF array_position(positions, NULL) IS NOT NULL THEN

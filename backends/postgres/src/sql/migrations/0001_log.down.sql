@@ -1,10 +1,2 @@
-DO $$
-DECLARE
-  f regprocedure;
-BEGIN
-  FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident('ff')) LOOP
-    EXECUTE format('DROP FUNCTION %s CASCADE', f);
-  END LOOP;
-END $$;
 DROP TABLE ff.state, ff.incident, ff.horizon, ff.bucket, ff.ids_0, ff.ids_1, ff.ids_2, ff.partition, ff.log, ff.type, ff.source;
 DROP SEQUENCE ff.state_version;

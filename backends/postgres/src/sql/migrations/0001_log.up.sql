@@ -1,13 +1,17 @@
 -- The log, what is known beside it, and the horizon up to which it may be read.
 
+-- A name may have several numbers: transactions that first publish it at the same time do not wait for
+-- each other.
 CREATE TABLE ff.source (
   number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  name text NOT NULL UNIQUE
+  name text NOT NULL
 );
+CREATE INDEX ON ff.source (name);
 CREATE TABLE ff.type (
   number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  name text NOT NULL UNIQUE
+  name text NOT NULL
 );
+CREATE INDEX ON ff.type (name);
 
 -- `id` is a UUID's 16 bytes, or zero bytes and the text (ff.id_bytes). `attrs` is what
 -- fanfare_core::record writes. The sequence hands positions out one by one: nextval's lock on it is
@@ -39,10 +43,11 @@ CREATE TABLE ff.partition (
 CREATE TABLE ff.log_1 PARTITION OF ff.log FOR VALUES FROM (1) TO (1048577);
 INSERT INTO ff.partition (name, low, high) VALUES ('log_1', 1, 1048577);
 
--- Ids of published events, in three buckets of time: current, previous, and one to be emptied.
-CREATE TABLE ff.ids_0 (source int, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
-CREATE TABLE ff.ids_1 (source int, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
-CREATE TABLE ff.ids_2 (source int, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
+-- Ids of published events, each with its source as a hash, in three buckets of time: current, previous,
+-- and one to be emptied.
+CREATE TABLE ff.ids_0 (source bigint, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
+CREATE TABLE ff.ids_1 (source bigint, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
+CREATE TABLE ff.ids_2 (source bigint, id bytea, pos bigint NOT NULL, PRIMARY KEY (source, id));
 -- `overlap`: transactions that may still write by the view before the last rotation; `{*}`: not
 -- looked at yet. While there are any, a new id goes into the previous bucket too.
 CREATE TABLE ff.bucket (
@@ -80,14 +85,3 @@ CREATE TABLE ff.state (
   value bytea NOT NULL,
   version bigint NOT NULL
 ) WITH (fillfactor = 50);
-
--- A row that another may read must not vanish in a crash after it was read.
-CREATE FUNCTION ff.sync_guard() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-  IF current_setting('synchronous_commit') = 'off' THEN
-    PERFORM set_config('synchronous_commit', 'local', true);
-  END IF;
-  RETURN NULL;
-END $$;
-CREATE TRIGGER sync_guard BEFORE INSERT ON ff.log
-  FOR EACH STATEMENT EXECUTE FUNCTION ff.sync_guard();

@@ -1,0 +1,13 @@
+//! What is particular to this backend: when an event may be read, transactions of others, poolers, a
+//! server that dies, stops or refuses. The promises that all backends share are the conformance
+//! suite's.
+
+#[cfg(test)]
+mod native {
+    mod broken;
+    mod horizon;
+    mod publish;
+    mod refused;
+    pub(super) mod stage;
+    mod writers;
+}
