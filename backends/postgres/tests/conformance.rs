@@ -8,8 +8,13 @@ use fanfare_conformance::broker::{Broker, Durability, Proxy, Server, postgres};
 use fanfare_conformance::{Breakable, Target};
 use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::event::Event;
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
+use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
+use tokio_postgres::NoTls;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct Postgres {
@@ -25,6 +30,30 @@ impl Postgres {
 
     async fn config(&self, stream: &str) -> Result<PostgresConfig> {
         Ok(PostgresConfig::new(self.server().await?.url(), stream))
+    }
+
+    /// As an application with a connection of its own.
+    async fn transaction(
+        &self,
+        stream: &str,
+        events: &[Event],
+        end: BoxFuture<'static, bool>,
+    ) -> Result<(), BoxError> {
+        let backend = PostgresBackend::open(self.config(stream).await?).await?;
+        let (mut client, connection) =
+            tokio_postgres::connect(&self.server().await?.url(), NoTls).await?;
+        let driving = tokio::spawn(connection);
+        let transaction = client.transaction().await?;
+        backend.publish_in(&transaction, events).await?;
+        if end.await {
+            transaction.commit().await?;
+            backend.committed();
+        } else {
+            transaction.rollback().await?;
+        }
+        drop(client);
+        driving.await??;
+        Ok(backend.close().await?)
     }
 
     /// Through a proxy of its own, and impatient.
@@ -53,6 +82,16 @@ impl Target for Postgres {
 
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
         Ok(PostgresBackend::open(self.config(stream).await?).await?)
+    }
+
+    async fn transact(
+        &self,
+        stream: &str,
+        events: &[Event],
+        end: BoxFuture<'static, bool>,
+    ) -> Option<Result<()>> {
+        let ended = self.transaction(stream, events, end).await;
+        Some(ended.map_err(|e| Error::new(ErrorKind::Internal, "no transaction").because(e)))
     }
 
     async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {

@@ -16,6 +16,7 @@ mod handle;
 mod history;
 mod lease;
 mod order;
+mod outbox;
 mod park;
 mod pattern;
 mod publish;
@@ -40,6 +41,7 @@ const TOPICS: &[&[Case]] = &[
     crash::CASES,
     fleet::CASES,
     foreign::CASES,
+    outbox::CASES,
     gap::CASES,
     retry::CASES,
     order::CASES,

@@ -148,12 +148,13 @@ pub const PROMISES: &[Promise] = &[
         "Effects that a handler writes in its own database transaction happen exactly once.",
         "the inbox is not built yet",
     ),
-    planned(
+    promise(
         17,
         "the outbox",
-        "An event is published if and only if the transaction it was written in committed, in order \
-         per key.",
-        "the outbox is not built yet",
+        "Where the backend is the database of the caller's own transactions, an event is published if \
+         and only if the transaction that it was written in committed; what commits late is not \
+         skipped, and events of one key come in the order of their commits where those transactions \
+         follow each other. A forwarding carries them on like that.",
     ),
     promise(
         18,

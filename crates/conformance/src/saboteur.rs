@@ -8,6 +8,7 @@ mod history;
 mod mend;
 mod operate;
 mod order;
+mod outbox;
 mod publish;
 mod restart;
 mod retry;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fanfare_core::backend::Backend;
 use fanfare_core::error::Result;
+use fanfare_core::event::Event;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 
 use crate::line::Breakable;
@@ -66,11 +69,12 @@ const GROUPS: &[&[Saboteur]] = &[
     shutdown::SABOTEURS,
     gap::SABOTEURS,
     foreign::SABOTEURS,
+    outbox::SABOTEURS,
     restart::SABOTEURS,
 ];
 
 /// What names the cases that a memory backend can only play: see [`nobody`].
-pub const PLAYED: [&str; 4] = ["restart", "fleet", "gap", "foreign"];
+pub const PLAYED: [&str; 5] = ["restart", "fleet", "gap", "foreign", "outbox"];
 
 /// Every saboteur, by promise.
 pub fn all() -> Vec<&'static Saboteur> {
@@ -154,6 +158,19 @@ impl Target for Sabotaged {
         self.opened.lock().insert(stream.to_owned(), opened);
         sabotage.opened(&*real).await?;
         Ok(Wrapped::around(real, sabotage, self.plays))
+    }
+
+    async fn transact(
+        &self,
+        stream: &str,
+        events: &[Event],
+        end: BoxFuture<'static, bool>,
+    ) -> Option<Result<()>> {
+        let (real, sabotage) = self.opened.lock().get(stream).cloned()?;
+        if !self.plays {
+            return None;
+        }
+        Some(sabotage.transact(&*real, events, end).await)
     }
 
     async fn write_past(&self, stream: &str, bytes: &[u8]) -> Option<Result<()>> {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use fanfare_core::backend::Backend;
 use fanfare_core::error::Result;
+use fanfare_core::event::Event;
+use futures::future::BoxFuture;
 
 use crate::line::Breakable;
 
@@ -24,6 +26,18 @@ pub trait Target: Debug + Send + Sync + 'static {
     /// such bound.
     async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
         let _ = (stream, bytes);
+        None
+    }
+
+    /// Publishes the events within a transaction of the caller's own, and then, as `end` says,
+    /// commits it or rolls it back; none where there are no such transactions.
+    async fn transact(
+        &self,
+        stream: &str,
+        events: &[Event],
+        end: BoxFuture<'static, bool>,
+    ) -> Option<Result<()>> {
+        let _ = (stream, events, end);
         None
     }
 

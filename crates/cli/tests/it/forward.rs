@@ -1,27 +1,28 @@
-//! `fanfare forward`: whatever is killed meanwhile, the target ends with what was published, in
-//! order per key. The judge keeps its own record of what was acknowledged.
+//! `fanfare forward`: whatever is killed meanwhile, the target ends with what was committed, in order
+//! per key. The judge keeps its own record of what was acknowledged, and of what was rolled back.
 //!
 //! `FANFARE_FORWARD_KILLS` and `FANFARE_FORWARD_BROKER_KILLS` make the campaigns longer.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use fanfare::Bus;
 use fanfare::core::backend::Backend;
 use fanfare::core::clock::Clock;
 use fanfare::core::data::Data;
 use fanfare::core::event::Event;
 use fanfare::core::history::EventQuery;
 use fanfare::core::position::Position;
-use fanfare_conformance::broker::{Broker, Durability, redis};
+use fanfare_conformance::broker::{Broker, Durability, postgres, redis};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_postgres::NoTls;
 
 use crate::process::{Running, fanfare};
 
-/// Keys that the events are spread over.
-const KEYS: u64 = 40;
-/// Events published for each life of the forwarding process.
-const EVENTS: u64 = 150;
+/// Events published for each life of the forwarding process, where it is alone with its source.
+const EVENTS: usize = 150;
+/// Who writes to a database at the same time, each with keys of its own.
+const WRITERS: u64 = 4;
 /// How long what is left may take to arrive at the end.
 const LIMIT: Duration = Duration::from_mins(2);
 
@@ -30,7 +31,7 @@ fn times(variable: &str, default: u64) -> u64 {
     set.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// A splitmix64 generator: the same campaign every time.
+/// A splitmix64 generator: the same choices every time.
 struct Dice(u64);
 
 impl Dice {
@@ -43,59 +44,133 @@ impl Dice {
     }
 }
 
-/// What was acknowledged, in the order of publishing.
-#[derive(Default)]
-struct Record(Vec<Event>);
+/// Ids by key, in order.
+type Keys = BTreeMap<String, Vec<String>>;
 
-impl Record {
-    /// The next `n` events, of many keys, published on `bus`.
-    async fn publish(&mut self, bus: &Bus, n: u64) {
-        let from = self.0.len() as u64;
-        let events: Vec<Event> = (from..from + n)
-            .map(|n| {
-                Event::builder("orders.placed".parse().unwrap())
-                    .source("/campaign")
-                    .key(format!("key-{}", n * 7 % KEYS))
-                    .data(Data::json(format!("{{ \"n\": {n} }}")))
-                    .build()
-                    .unwrap()
-            })
+fn by_key<'a>(events: impl IntoIterator<Item = &'a Event>) -> Keys {
+    let mut keys = Keys::new();
+    for event in events {
+        let key = event.key().unwrap().to_owned();
+        keys.entry(key).or_default().push(event.id().to_string());
+    }
+    keys
+}
+
+fn len(keys: &Keys) -> usize {
+    keys.values().map(Vec::len).sum()
+}
+
+/// Who publishes at the source while the forwarding is killed.
+enum Source {
+    /// One process at a time: between two lives.
+    Alone(String, Keys),
+    /// Writers of a database, in transactions of their own.
+    Shared(String, watch::Sender<bool>, Vec<JoinHandle<Keys>>),
+}
+
+impl Source {
+    async fn postgres(url: String) -> Self {
+        // The schema is there before the writers are.
+        let bus = fanfare::connect(&url).await.unwrap();
+        bus.shutdown(Duration::ZERO).await.unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let writers = (0..WRITERS)
+            .map(|n| tokio::spawn(write(url.clone(), n, stopped.clone())))
             .collect();
+        Self::Shared(url, stop, writers)
+    }
+
+    fn url(&self) -> &str {
+        match self {
+            Self::Alone(url, _) | Self::Shared(url, ..) => url,
+        }
+    }
+
+    async fn publish(&mut self, n: usize) {
+        let Self::Alone(url, committed) = self else {
+            return;
+        };
+        let bus = fanfare::connect(url).await.unwrap();
+        let from = len(committed);
+        let events: Vec<Event> = (from..from + n).map(|n| event(n % 40, n)).collect();
         for answer in bus.publish_all(events.clone()).await.unwrap() {
             assert!(!answer.unwrap().duplicate);
         }
-        self.0.extend(events);
+        for (key, ids) in by_key(&events) {
+            committed.entry(key).or_default().extend(ids);
+        }
+        bus.shutdown(Duration::ZERO).await.unwrap();
     }
 
-    /// The target holds these events, unchanged and in order per key; answers how many of them it
-    /// holds more than once.
-    fn judge(&self, target: &[Event]) -> usize {
-        let mut seen = HashSet::new();
-        let first: Vec<&Event> = target
-            .iter()
-            .filter(|e| seen.insert(e.id().clone()))
-            .collect();
-        let published: HashMap<_, _> = self.0.iter().map(|event| (event.id(), event)).collect();
-        for event in target {
-            assert_eq!(
-                Some(&event),
-                published.get(event.id()),
-                "changed or made up"
-            );
-        }
-        assert_eq!(first.len(), self.0.len(), "events missing on the target");
-        let by_key = |events: &mut dyn Iterator<Item = &Event>| {
-            let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
-            for event in events {
-                let key = event.key().unwrap().to_owned();
-                keys.entry(key).or_default().push(event.id().to_string());
+    /// Ends publishing; what was committed.
+    async fn end(self) -> Keys {
+        match self {
+            Self::Alone(_, committed) => committed,
+            Self::Shared(_, stop, writers) => {
+                stop.send_replace(true);
+                let mut all = Keys::new();
+                for writer in writers {
+                    all.append(&mut writer.await.unwrap());
+                }
+                all
             }
-            keys
-        };
-        let (theirs, ours) = (by_key(&mut first.into_iter()), by_key(&mut self.0.iter()));
-        assert_eq!(theirs, ours, "order within a key");
-        target.len() - self.0.len()
+        }
     }
+}
+
+fn event(key: usize, n: usize) -> Event {
+    let event = Event::builder("orders.placed".parse().unwrap()).source("/campaign");
+    let data = Data::json(format!("{{ \"n\": {n} }}"));
+    event.key(format!("key-{key}")).data(data).build().unwrap()
+}
+
+/// Publishes in transactions, of which one in five is rolled back, until told to stop.
+async fn write(url: String, writer: u64, stopped: watch::Receiver<bool>) -> Keys {
+    let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let (mut committed, mut dice, clock) = (Keys::new(), Dice(writer), Clock::system());
+    let publish = "SELECT fanfare.publish(type => 'orders.placed', data => '{\"n\": 1}', \
+                   id => $1, source => '/campaign', key => $2, ordered => true)";
+    let mut number = 0;
+    while !*stopped.borrow() {
+        let transaction = client.transaction().await.unwrap();
+        let mut published = Vec::new();
+        for _ in 0..=dice.below(4) {
+            let key = format!("writer-{writer}-{}", dice.below(10));
+            let id = format!("{writer}-{number}");
+            number += 1;
+            transaction.query(publish, &[&id, &key]).await.unwrap();
+            published.push((key, id));
+        }
+        clock.sleep(Duration::from_millis(dice.below(20))).await;
+        if dice.below(5) == 0 {
+            transaction.rollback().await.unwrap();
+            continue;
+        }
+        transaction.commit().await.unwrap();
+        for (key, id) in published {
+            committed.entry(key).or_default().push(id);
+        }
+    }
+    committed
+}
+
+/// The source's log is what was committed; the target holds it, unchanged and in order per key.
+/// Answers how many events it holds more than once.
+fn judge(committed: &Keys, source: &[Event], target: &[Event]) -> usize {
+    assert_eq!(by_key(source), *committed, "the log of the source");
+    let published: BTreeMap<_, _> = source.iter().map(|event| (event.id(), event)).collect();
+    for event in target {
+        assert_eq!(
+            Some(&event),
+            published.get(event.id()),
+            "changed or made up"
+        );
+    }
+    let mut seen = HashSet::new();
+    let first = target.iter().filter(|e| seen.insert(e.id().clone()));
+    assert_eq!(by_key(first), *committed, "the target");
+    target.len() - source.len()
 }
 
 async fn everything(backend: &dyn Backend) -> Vec<Event> {
@@ -139,21 +214,19 @@ fn start(from: &str, to: &str) -> Running {
     running
 }
 
-/// Forwards from `from` to a Redis of our own while both the process and the server are killed.
-async fn campaign(from: &str, kills: u64, broker_kills: u64) {
+/// Forwards to a Redis of our own while both the forwarding process and that server are killed.
+async fn campaign(mut source: Source, kills: u64, broker_kills: u64) {
     let clock = Clock::system();
+    let from = source.url().to_owned();
     let broker = Broker::start(redis(), Durability::Always).await.unwrap();
     let to = format!("{}?stream=target", broker.url());
     let mut dice = Dice(17);
-    let mut record = Record::default();
     let every = (kills / broker_kills.max(1)).max(1);
     let mut broker_deaths = 0;
     for life in 0..kills {
-        let bus = fanfare::connect(from).await.unwrap();
-        record.publish(&bus, EVENTS).await;
-        bus.shutdown(Duration::ZERO).await.unwrap();
-        let process = start(from, &to);
-        clock.sleep(Duration::from_millis(dice.below(150))).await;
+        source.publish(EVENTS).await;
+        let process = start(&from, &to);
+        clock.sleep(Duration::from_millis(dice.below(600))).await;
         if life % every == 0 && broker_deaths < broker_kills {
             broker_deaths += 1;
             broker.kill().unwrap();
@@ -169,70 +242,77 @@ async fn campaign(from: &str, kills: u64, broker_kills: u64) {
             broker.restart().await.unwrap();
         }
     }
-    let process = start(from, &to);
+    let committed = source.end().await;
+    let behind = len(&committed) - usize::try_from(count(&to).await).unwrap();
+    let process = start(&from, &to);
     let until = clock.now() + LIMIT;
-    while count(&to).await < record.0.len() as u64 && clock.now() < until {
+    while count(&to).await < len(&committed) as u64 && clock.now() < until {
         clock.sleep(Duration::from_millis(100)).await;
     }
     process.signal("TERM");
     assert_eq!(process.end().code, 0);
-    let target = fanfare::backend(&to).await.unwrap();
-    let twice = record.judge(&everything(&*target).await);
-    target.close().await.unwrap();
-    settled_here(from, record.0.len() as u64).await;
+    let twice = compare(&from, &to, &committed).await;
     println!(
-        "{} events from {from}: {kills} kills, {broker_deaths} of the server, {twice} held twice",
-        record.0.len()
+        "{} events forwarded: {kills} kills, {broker_deaths} of the server, {behind} left for the \
+         last process, {twice} held twice",
+        len(&committed)
     );
 }
 
-/// Everything is acknowledged at the source, nothing is dead, and its books balance.
-async fn settled_here(from: &str, published: u64) {
-    let source: Arc<dyn Backend> = fanfare::backend(from).await.unwrap();
-    let info = source
-        .admin()
-        .get(&"forward".parse().unwrap())
-        .await
-        .unwrap();
-    let counts = info.counts;
-    assert_eq!(
-        (counts.acknowledged, counts.dead, counts.unsettled()),
-        (published, 0, 0)
+/// Everything committed is acknowledged at the source and held by the target; nothing is dead, and
+/// the books balance.
+async fn compare(from: &str, to: &str, committed: &Keys) -> usize {
+    let source = fanfare::backend(from).await.unwrap();
+    let target = fanfare::backend(to).await.unwrap();
+    let twice = judge(
+        committed,
+        &everything(&*source).await,
+        &everything(&*target).await,
     );
+    let name = "forward".parse().unwrap();
+    let counts = source.admin().get(&name).await.unwrap().counts;
+    let all = (counts.acknowledged, counts.dead, counts.unsettled());
+    assert_eq!(all, (len(committed) as u64, 0, 0));
     for audited in source.admin().audit(None).await.unwrap() {
-        assert!(
-            audited.counts.balanced() && audited.breaches.is_empty(),
-            "{audited:?}"
-        );
+        let sound = audited.counts.balanced() && audited.breaches.is_empty();
+        assert!(sound, "{audited:?}");
     }
     source.close().await.unwrap();
+    target.close().await.unwrap();
+    twice
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_sqlite_to_redis_whatever_is_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let from = format!("sqlite:{}", dir.path().display());
+    let url = format!("sqlite:{}", dir.path().display());
     let kills = times("FANFARE_FORWARD_KILLS", 12);
-    campaign(&from, kills, times("FANFARE_FORWARD_BROKER_KILLS", 3)).await;
+    let broker_kills = times("FANFARE_FORWARD_BROKER_KILLS", 3);
+    campaign(Source::Alone(url, Keys::new()), kills, broker_kills).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_postgres_to_redis_whatever_is_killed() {
+    let server = Broker::start(postgres(), Durability::Always).await.unwrap();
+    let kills = times("FANFARE_FORWARD_KILLS", 12);
+    let broker_kills = times("FANFARE_FORWARD_BROKER_KILLS", 3);
+    campaign(Source::postgres(server.url()).await, kills, broker_kills).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn from_memory_to_sqlite() {
     let dir = tempfile::tempdir().unwrap();
     let from = fanfare::connect("memory:").await.unwrap();
-    let to = fanfare::connect(&format!("sqlite:{}", dir.path().display()))
-        .await
-        .unwrap();
-    let mut record = Record::default();
-    record.publish(&from, 500).await;
+    let to = format!("sqlite:{}", dir.path().display());
+    let to = fanfare::connect(&to).await.unwrap();
+    let events: Vec<Event> = (0..1_000).map(|n| event(n % 40, n)).collect();
+    from.publish_all(events[..500].to_vec()).await.unwrap();
     let forwarding = from.forward("to-sqlite", "**", &to).await.unwrap();
-    record.publish(&from, 500).await;
-    let clock = Clock::system();
-    while forwarding.stats().acknowledged < 1_000 {
-        clock.sleep(Duration::from_millis(5)).await;
-    }
+    from.publish_all(events[500..].to_vec()).await.unwrap();
+    forwarding.until(|stats| stats.acknowledged == 1_000).await;
     from.shutdown(Duration::from_secs(5)).await.unwrap();
-    assert_eq!(record.judge(&everything(&**to.backend()).await), 0);
+    let arrived = everything(&**to.backend()).await;
+    assert_eq!(judge(&by_key(&events), &events, &arrived), 0);
     to.shutdown(Duration::ZERO).await.unwrap();
 }
 

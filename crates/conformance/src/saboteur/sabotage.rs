@@ -22,6 +22,7 @@ use fanfare_core::pattern::PatternSet;
 use fanfare_core::position::Position;
 use fanfare_core::state::Versioned;
 use fanfare_core::subscription::{SubscriptionName, SubscriptionSpec};
+use futures::future::BoxFuture;
 
 /// A member that a saboteur stands between.
 pub(crate) struct Tap {
@@ -55,6 +56,19 @@ pub(crate) trait Sabotage: Debug + Send + Sync + 'static {
         events: &[Event],
     ) -> Result<Vec<Result<Published>>> {
         real.publish(events).await
+    }
+
+    /// A transaction of the caller's, in play.
+    async fn transact(
+        &self,
+        real: &dyn Backend,
+        events: &[Event],
+        end: BoxFuture<'static, bool>,
+    ) -> Result<()> {
+        if end.await {
+            super::outbox::publish(real, events).await?;
+        }
+        Ok(())
     }
 
     /// The member as the backend below sees it.
