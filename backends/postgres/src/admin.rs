@@ -39,25 +39,41 @@ impl PostgresBackend {
         row.try_get(0).map_err(|_| unexpected("an operation"))
     }
 
+    /// Behind everything committed before this call. The newest position will not do: transactions
+    /// that drew earlier ones may still commit, and their events are new to a new subscription.
+    async fn end(&self) -> Result<i64> {
+        self.log.caught_up().await
+    }
+
     /// The position before the first event recorded at or after `time`.
     async fn before(&self, time: Timestamp) -> Result<i64> {
         let at = server_time(time);
-        self.one(
-            "SELECT ff.before('epoch'::timestamptz + $1::bigint * interval '1 microsecond')",
-            &[&at],
-        )
-        .await
+        let before: i64 = self
+            .one(
+                "SELECT ff.before('epoch'::timestamptz + $1::bigint * interval '1 microsecond')",
+                &[&at],
+            )
+            .await?;
+        Ok(before.min(self.end().await?))
     }
 
-    /// The place to move to; none is the end.
-    async fn place_of(&self, to: &SeekTo) -> Result<Option<i64>> {
-        Ok(Some(match to {
+    async fn place_of(&self, to: &SeekTo) -> Result<i64> {
+        Ok(match to {
             SeekTo::Earliest => 0,
-            SeekTo::Latest => return Ok(None),
+            SeekTo::Latest => self.end().await?,
             SeekTo::Time(time) => self.before(*time).await?,
             SeekTo::After(position) => narrow(position.0),
             SeekTo::Event(id) => self.find_only(id).await? - 1,
-        }))
+        })
+    }
+
+    async fn start_of(&self, start: Start) -> Result<i64> {
+        Ok(match start {
+            Start::Earliest => 0,
+            Start::Latest => self.end().await?,
+            Start::Time(time) => self.before(time).await?,
+            Start::After(position) => narrow(position.0),
+        })
     }
 
     /// The position of the only event with this id.
@@ -85,15 +101,9 @@ impl Admin for PostgresBackend {
     async fn put(&self, spec: &SubscriptionSpec) -> Result<Put> {
         self.check_open()?;
         spec.check()?;
-        let (start, after) = match spec.start {
-            Start::Earliest => ("earliest", 0),
-            Start::Latest => ("latest", 0),
-            Start::Time(time) => ("after", self.before(time).await?),
-            Start::After(position) => ("after", narrow(position.0)),
-        };
         for _ in 0..TRIES {
             let there = subscription::load(&self.database, &spec.name).await?;
-            let (mut version, mut wanted) = (None, spec.clone());
+            let (mut version, mut wanted, mut after) = (None, spec.clone(), 0);
             if let Some(there) = &there {
                 there.spec.agrees_with(spec)?;
                 wanted.start = there.spec.start;
@@ -101,17 +111,18 @@ impl Admin for PostgresBackend {
                     return Ok(Put::Unchanged);
                 }
                 version = Some(there.version.cast_signed());
+            } else {
+                after = self.start_of(spec.start).await?;
             }
             let done: String = self
                 .one(
-                    "SELECT ff.put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::jsonb, $11)",
+                    "SELECT ff.put($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10)",
                     &[
                         &spec.name.as_str(),
                         &version,
                         &write_spec(&wanted)?,
                         &micros(wanted.lease),
                         &i32::try_from(wanted.retry.max_attempts).unwrap_or(i32::MAX),
-                        &start,
                         &after,
                         &nanos(&self.database.config.clock),
                         &wanted.ephemeral,
@@ -138,12 +149,14 @@ impl Admin for PostgresBackend {
                 patterns: patterns.clone(),
                 ..there.spec
             };
+            let end = self.end().await?;
             let done: String = self
                 .one(
-                    "SELECT ff.patterns($1, $2, $3, $4::text::jsonb, $5)",
+                    "SELECT ff.patterns($1, $2, $3, $4, $5::text::jsonb, $6)",
                     &[
                         &name.as_str(),
                         &there.version.cast_signed(),
+                        &end,
                         &write_spec(&spec)?,
                         &serde_json::Value::from(texts(&patterns)).to_string(),
                         &types(&patterns),

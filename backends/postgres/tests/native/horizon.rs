@@ -3,6 +3,7 @@
 use fanfare_conformance::broker::{Fault, Proxy};
 use fanfare_core::backend::Backend;
 use fanfare_core::error::ErrorKind;
+use fanfare_core::subscription::Start;
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
 
 use super::stage::*;
@@ -21,6 +22,21 @@ async fn nothing_is_read_past_a_transaction_that_may_still_commit() {
         early.batch_execute("COMMIT").await.unwrap();
         assert_eq!(take(&member, 2).await, ["early", "late"]);
     }
+}
+
+/// Its event gets an earlier position than one that is there already, and is published later.
+#[tokio::test]
+async fn what_commits_after_a_latest_subscription_is_delivered_to_it() {
+    let broker = server().await;
+    let backend = open(broker.address()).await;
+    publish(&backend, &event("before")).await.unwrap();
+    let early = sql(&broker, &format!("BEGIN; {}", function("early"))).await;
+    publish(&backend, &event("late")).await.unwrap();
+    let member = member_from(&backend, Start::Latest).await;
+    early.batch_execute("COMMIT").await.unwrap();
+    // The event that cannot be told from a later one comes too.
+    assert_eq!(take(&member, 2).await, ["early", "late"]);
+    nothing(&member).await;
 }
 
 #[tokio::test]

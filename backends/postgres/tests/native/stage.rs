@@ -102,9 +102,14 @@ pub(super) async fn within<T>(work: impl Future<Output = T>) -> T {
 
 /// A member of a subscription to everything.
 pub(super) async fn member(backend: &PostgresBackend) -> Arc<dyn Consumer> {
+    member_from(backend, Start::Earliest).await
+}
+
+/// The same from another start.
+pub(super) async fn member_from(backend: &PostgresBackend, start: Start) -> Arc<dyn Consumer> {
     let name: SubscriptionName = "all".parse().unwrap();
     let spec = SubscriptionSpec {
-        start: Start::Earliest,
+        start,
         lease: Duration::from_mins(1),
         ..SubscriptionSpec::new(name.clone(), PatternSet::parse(["**"]).unwrap())
     };

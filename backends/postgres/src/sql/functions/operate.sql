@@ -1,8 +1,7 @@
 -- Creates a subscription, or changes the options of the one there. The version is the one expected
--- (null: it must not exist); the start is earliest, latest, or a position behind which it begins.
--- Answers created | changed | there.
+-- (null: it must not exist); a new one begins behind a position. Answers created | changed | there.
 CREATE FUNCTION ff.put(
-  _name text, _version bigint, _spec text, _lease bigint, _attempts int, _start text, _after bigint,
+  _name text, _version bigint, _spec text, _lease bigint, _attempts int, _after bigint,
   _created bigint, _ephemeral boolean, _patterns jsonb, _types text
 ) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -16,7 +15,7 @@ BEGIN
     PERFORM ff.wake(_name);
     RETURN 'changed';
   END IF;
-  _base := CASE _start WHEN 'earliest' THEN 0 WHEN 'latest' THEN ff.head() ELSE least(_after, ff.head()) END;
+  _base := least(_after, ff.head());
   INSERT INTO ff.subscription
     (name, version, spec, interest, lease, attempts, created, ephemeral, base, frontier)
   VALUES (_name, ff.later_than(0), _spec, jsonb_build_array(ff.part(0, _patterns, _types)),
@@ -27,16 +26,15 @@ BEGIN
   RETURN 'created';
 END $$;
 
--- Other patterns for events from now on. Answers changed | stale.
-CREATE FUNCTION ff.patterns(_name text, _version bigint, _spec text, _patterns jsonb, _types text)
-RETURNS text LANGUAGE plpgsql AS $$
-DECLARE
-  _head bigint := ff.head();
+-- Other patterns for events behind a position. Answers changed | stale.
+CREATE FUNCTION ff.patterns(
+  _name text, _version bigint, _after bigint, _spec text, _patterns jsonb, _types text
+) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE ff.subscription SET version = ff.later_than(version), spec = _spec, interest = (
-    SELECT coalesce(jsonb_agg(part ORDER BY ord) FILTER (WHERE (part ->> 'after')::bigint < _head), '[]')
+    SELECT coalesce(jsonb_agg(part ORDER BY ord) FILTER (WHERE (part ->> 'after')::bigint < _after), '[]')
     FROM jsonb_array_elements(interest) WITH ORDINALITY p(part, ord)
-  ) || jsonb_build_array(ff.part(_head, _patterns, _types))
+  ) || jsonb_build_array(ff.part(_after, _patterns, _types))
   WHERE name = _name AND version = _version;
   IF NOT FOUND THEN RETURN 'stale'; END IF;
   PERFORM ff.wake(_name);
@@ -57,7 +55,7 @@ CREATE FUNCTION ff.alive(_name text) RETURNS void LANGUAGE sql AS $$
   UPDATE ff.subscription SET alive = clock_timestamp() WHERE name = _name
 $$;
 
--- Moves a subscription to just behind a position, or to the end (null). Answers where it is now.
+-- Moves a subscription to just behind a position. Answers where it is now.
 CREATE FUNCTION ff.seek(_name text, _to bigint) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
   _sub int;
