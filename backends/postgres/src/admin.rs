@@ -267,8 +267,9 @@ impl Admin for PostgresBackend {
         }
         let patience = self.database.config.clock.sleep(HEALTH);
         tokio::select! {
-            answer = self.database.read("SELECT 1", &[]) => match answer {
-                Ok(_) => Health { ok: true, detail: format!("stream {}", self.database.config.stream) },
+            answer = self.log.stall() => match answer {
+                Ok(Some(detail)) => Health { ok: true, detail },
+                Ok(None) => Health { ok: true, detail: format!("stream {}", self.database.config.stream) },
                 Err(error) => Health { ok: false, detail: error.to_string() },
             },
             () = patience => Health { ok: false, detail: "postgres does not answer".into() },

@@ -88,7 +88,11 @@ impl Backend for PostgresBackend {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             backend: "postgres",
-            power_safe: Known::Unknown,
+            power_safe: if self.database.power_safe() {
+                Known::Yes
+            } else {
+                Known::No
+            },
             durable: true,
             at_most_once: false,
             dedup: Dedup::Window,

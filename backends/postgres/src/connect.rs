@@ -1,21 +1,27 @@
-//! Connections: a pool for commands, own ones for what stays, and the SQL of the stream's schema.
+//! Pooled connections for commands, and the SQL of the stream's schema.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod};
+use deadpool_postgres::{ManagerConfig, Object, Pool, RecyclingMethod};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{AsyncMessage, NoTls, Row, Statement};
 
 use crate::config::PostgresConfig;
-use crate::error::{had_ended, map, map_write};
+use crate::error::{had_ended, map, map_write, unexpected};
 use crate::migrate;
+use crate::row::get;
+use crate::wire::Wire;
 
+/// The oldest server that has all that is used here (multiranges), as it numbers itself.
+const OLDEST: i32 = 140_000;
+/// Version, whether it is a standby, whether a power cut is survived.
+const SERVER: &str = "SELECT current_setting('server_version_num')::int, pg_is_in_recovery(), \
+                      current_setting('fsync')::bool AND current_setting('full_page_writes')::bool \
+                      AND current_setting('synchronous_commit') <> 'off'";
 /// Connections that only publish.
 const PUBLISHING: usize = 1;
 
@@ -28,9 +34,11 @@ pub(crate) type Param<'a> = &'a (dyn ToSql + Sync);
 pub(crate) struct Database {
     pub(crate) config: PostgresConfig,
     schema: String,
-    server: tokio_postgres::Config,
+    pub(crate) server: tokio_postgres::Config,
+    pub(crate) wire: Wire,
     pool: Pool,
     publishing: Pool,
+    power_safe: AtomicBool,
     texts: Mutex<HashMap<&'static str, Arc<str>>>,
     /// Parameter types by text, for a pooler that forbids prepared statements.
     types: Mutex<HashMap<&'static str, Arc<[Type]>>>,
@@ -40,6 +48,7 @@ impl Database {
     /// Connects, checks that the server can do what is needed, and brings the schema up to date.
     pub(crate) async fn open(config: PostgresConfig) -> Result<Arc<Self>> {
         let database = Self::connect(config)?;
+        database.check().await?;
         migrate::up(&database).await?;
         Ok(database)
     }
@@ -52,17 +61,43 @@ impl Database {
         if server.get_application_name().is_none() {
             server.application_name("fanfare");
         }
-        let pool = pool_of(&server, config.connections)?;
-        let publishing = pool_of(&server, PUBLISHING)?;
+        let wire = Wire::new(&mut server)?;
+        let pool = pool_of(&server, &wire, config.connections)?;
+        let publishing = pool_of(&server, &wire, PUBLISHING)?;
         Ok(Arc::new(Self {
             config,
             schema,
             server,
+            wire,
             pool,
             publishing,
+            power_safe: AtomicBool::new(false),
             texts: Mutex::default(),
             types: Mutex::default(),
         }))
+    }
+
+    /// Whether the server is recent enough, the primary, and how safely it keeps what it acknowledges.
+    async fn check(&self) -> Result<()> {
+        let rows = self
+            .read(SERVER, &[])
+            .await
+            .map_err(|e| e.during("connect"))?;
+        let row = rows.first().ok_or_else(|| unexpected("connect"))?;
+        check_version(get(row, 0)?)?;
+        if get(row, 1)? {
+            return Err(Error::new(
+                ErrorKind::Unavailable,
+                "postgres is a standby and read-only: the log is written and followed on the primary",
+            ));
+        }
+        self.power_safe.store(get(row, 2)?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether what the server acknowledges survives a power cut.
+    pub(crate) fn power_safe(&self) -> bool {
+        self.power_safe.load(Ordering::Relaxed)
     }
 
     /// A pooled connection. [`Database::read`] and [`Database::write`] bound
@@ -189,46 +224,8 @@ impl Database {
         }
     }
 
-    /// A connection of one's own. Where no pooler stands between, it listens to the stream's channel.
-    pub(crate) async fn own(
-        self: &Arc<Self>,
-        texts: &[&'static str],
-        heard: impl Fn(&str) + Send + 'static,
-    ) -> Result<Own> {
-        let opening = async {
-            let (client, connection) = self.server.connect(NoTls).await.map_err(map)?;
-            let (mine, my_process) = watch::channel(0);
-            let reading = tokio::spawn(read_on(connection, my_process, heard));
-            let mut own = Own {
-                database: self.clone(),
-                client,
-                statements: HashMap::new(),
-                reading,
-            };
-            own.run("BEGIN").await?;
-            for text in texts {
-                let statement = own.client.prepare(&self.sql(text)).await.map_err(map)?;
-                own.statements.insert(text, statement);
-            }
-            own.run("COMMIT").await?;
-            if own.listens() {
-                let process = own.once("SELECT pg_backend_pid()").await?;
-                mine.send_replace(process.first().map_or(0, |row| row.get(0)));
-                // What it writes is only a hint that is computed again after a crash.
-                let channel = self.in_schema("ff.");
-                let channel = channel.trim_end_matches('.');
-                own.run("SET synchronous_commit = off").await?;
-                own.run(&format!("LISTEN {channel}")).await?;
-            }
-            Ok(own)
-        };
-        tokio::select! {
-            opened = opening => opened,
-            () = self.config.clock.sleep(self.config.connect_timeout) => Err(too_slow()),
-        }
-    }
-
-    fn in_schema(&self, text: &str) -> Arc<str> {
+    /// The text with the stream's schema, see [`Database::sql`].
+    pub(crate) fn in_schema(&self, text: &str) -> Arc<str> {
         let quoted = format!("\"{}\".", self.schema.replace('"', "\"\""));
         let literal = format!("'{}'", self.schema.replace('\'', "''"));
         text.replace("'ff'", &literal)
@@ -237,101 +234,39 @@ impl Database {
     }
 }
 
-fn pool_of(server: &tokio_postgres::Config, size: usize) -> Result<Pool> {
+fn check_version(number: i32) -> Result<()> {
+    if number >= OLDEST {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "postgres {} is too old: 14 or later is needed",
+            number / 10_000
+        ),
+    ))
+}
+
+fn pool_of(server: &tokio_postgres::Config, wire: &Wire, size: usize) -> Result<Pool> {
     let recycling = ManagerConfig {
         recycling_method: RecyclingMethod::Fast,
     };
-    let manager = Manager::from_config(server.clone(), NoTls, recycling);
+    let manager = wire.manager(server.clone(), recycling);
     let pool = Pool::builder(manager).max_size(size.max(1)).build();
     pool.map_err(|e| Error::new(ErrorKind::Internal, "no pool of connections").because(e))
-}
-
-/// A connection of one's own, with its statements prepared where no pooler forbids that.
-pub(crate) struct Own {
-    database: Arc<Database>,
-    client: tokio_postgres::Client,
-    statements: HashMap<&'static str, Statement>,
-    reading: tokio::task::JoinHandle<()>,
-}
-
-impl Own {
-    /// Rows of one of the statements it was opened with.
-    pub(crate) async fn query(&self, text: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        let Some(statement) = self.statements.get(text) else {
-            return Err(Error::new(
-                ErrorKind::Internal,
-                "a statement is not prepared",
-            ));
-        };
-        if !self.database.config.pooler {
-            return self.client.query(statement, params).await.map_err(map);
-        }
-        let kinds = statement.params().iter().cloned();
-        let both: Vec<_> = params.iter().copied().zip(kinds).collect();
-        let sql = self.database.sql(text);
-        self.client.query_typed(&sql, &both).await.map_err(map)
-    }
-
-    /// Rows of a statement without parameters that runs once.
-    pub(crate) async fn once(&self, text: &'static str) -> Result<Vec<Row>> {
-        let sql = self.database.sql(text);
-        self.client.query_typed(&sql, &[]).await.map_err(map)
-    }
-
-    /// Runs statements that answer nothing.
-    pub(crate) async fn run(&self, text: &str) -> Result<()> {
-        let sql = self.database.in_schema(text);
-        self.client.batch_execute(&sql).await.map_err(map)
-    }
-
-    /// Whether notifications come.
-    pub(crate) fn listens(&self) -> bool {
-        !self.database.config.pooler
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        self.reading.abort();
-    }
-}
-
-/// Drives a connection; hands the payload of every notification of others to `heard`.
-async fn read_on<S, T>(
-    mut connection: tokio_postgres::Connection<S, T>,
-    mine: watch::Receiver<i32>,
-    heard: impl Fn(&str),
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    // An error also ends the requests that wait, and they tell it.
-    while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
-        if let AsyncMessage::Notification(note) = message
-            && (note.process_id() != *mine.borrow() || note.payload().starts_with("w:"))
-        {
-            heard(note.payload());
-        }
-    }
 }
 
 fn unanswered() -> Error {
     Error::new(ErrorKind::Unknown, "postgres did not answer in time")
 }
 
-fn too_slow() -> Error {
+pub(crate) fn too_slow() -> Error {
     Error::new(ErrorKind::Unavailable, "postgres did not answer in time")
 }
 
 /// A connection that is thrown away unless it is given back: whoever stops waiting in the middle of a
 /// statement leaves a connection behind that nobody else should wait for.
 struct Lent(Option<Client>);
-
-impl std::fmt::Debug for Own {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Own").finish_non_exhaustive()
-    }
-}
 
 impl Lent {
     fn give_back(mut self) {
@@ -352,5 +287,18 @@ impl std::fmt::Debug for Database {
         f.debug_struct("Database")
             .field("stream", &self.config.stream)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_server_is_refused_by_its_version() {
+        let refused = check_version(130_014).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        assert!(refused.to_string().contains("postgres 13"));
+        assert!(check_version(140_000).is_ok());
     }
 }

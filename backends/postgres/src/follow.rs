@@ -12,10 +12,11 @@ use fanfare_core::timestamp::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::connect::{Own, Param};
+use crate::connect::Param;
 use crate::horizon::Tracker;
 use crate::log::{Log, PAGE};
 use crate::mend;
+use crate::own::Own;
 use crate::row::{Row, columns, get};
 
 /// How long a leader leads without a word.
@@ -160,13 +161,11 @@ struct Watch {
 impl Watch {
     async fn open(log: &Arc<Log>) -> Result<Self> {
         let heard = log.clone();
-        let own = log
-            .database
-            .own(&STATEMENTS, move |payload| match payload.split_once(':') {
-                Some(("w", name)) => heard.wake(Some(name)),
-                _ => heard.heard.notify_one(),
-            });
-        let own = own.await?;
+        let heard = move |payload: &str| match payload.split_once(':') {
+            Some(("w", name)) => heard.wake(Some(name)),
+            _ => heard.heard.notify_one(),
+        };
+        let own = Own::open(&log.database, &STATEMENTS, heard).await?;
         mend::check(&own).await?;
         mend::sequence(log, &own).await?;
         let me = Uuid::now_v7();

@@ -20,12 +20,14 @@ mod mend;
 mod migrate;
 mod names;
 mod outbox;
+mod own;
 mod publish;
 mod retention;
 mod row;
 mod rows;
 mod state;
 mod subscription;
+mod wire;
 
 pub use backend::PostgresBackend;
 pub use config::PostgresConfig;

@@ -22,6 +22,15 @@ const PAGE_BYTES: usize = 8 << 20;
 /// How long [`Log::caught_up`] waits for the horizon.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
+/// The oldest transaction that drew a position and has gone on for a while.
+const STALL: &str = "SELECT l.pid, extract(epoch FROM clock_timestamp() - a.xact_start)::float8 \
+     FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+     WHERE l.locktype = 'relation' AND l.mode = 'RowExclusiveLock' AND l.granted \
+     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+     AND l.relation = 'ff.log_pos'::regclass \
+     AND coalesce(clock_timestamp() - a.xact_start, '1 hour') > interval '5 s' \
+     ORDER BY a.xact_start LIMIT 1";
+
 /// The newest rows, without one missing.
 #[derive(Debug, Default)]
 struct Cache {
@@ -156,6 +165,21 @@ impl Log {
     /// Why the log cannot be followed, if it cannot.
     pub(crate) fn trouble(&self) -> Option<String> {
         self.trouble.lock().clone()
+    }
+
+    /// Whose transaction holds the horizon back, if one does for longer than usual.
+    pub(crate) async fn stall(&self) -> Result<Option<String>> {
+        let rows = self.database.read(STALL, &[]).await?;
+        let Some(row) = rows.first() else {
+            return Ok(None);
+        };
+        let who = match get::<Option<i32>>(row, 0)? {
+            Some(process) => format!("an open transaction of server process {process}"),
+            None => "a prepared transaction".into(),
+        };
+        let seconds: Option<f64> = get(row, 1)?;
+        let age = seconds.map_or_else(String::new, |age| format!(", {age:.0} s old"));
+        Ok(Some(format!("later events wait behind {who}{age}")))
     }
 
     /// At most `limit` rows after `position`, in order, up to the horizon. There may be more when

@@ -3,23 +3,16 @@
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 
-use crate::connect::Own;
 use crate::log::Log;
+use crate::own::Own;
 use crate::row::get;
 
 /// Positions left out when the sequence is mended, for readers that saw what is gone.
 const MARGIN: i64 = 1_000;
 
-/// Refuses a standby, a sequence that hands positions out in blocks, and a server whose sequences are
+/// Refuses a sequence that hands positions out in blocks, and a server whose sequences are
 /// not locked until the end of the transaction.
 pub(crate) async fn check(own: &Own) -> Result<()> {
-    let standby = own.once("SELECT pg_is_in_recovery()").await?;
-    if standby.first().map_or(Ok(false), |row| get(row, 0))? {
-        return Err(Error::new(
-            ErrorKind::Unavailable,
-            "postgres is a standby: the horizon is only known on the primary",
-        ));
-    }
     let sequence = own
         .once(
             "SELECT seqcache, seqincrement, seqcycle FROM pg_sequence \

@@ -6,6 +6,7 @@
 mod native {
     mod broken;
     mod horizon;
+    mod pooler;
     mod publish;
     mod refused;
     pub(super) mod stage;
