@@ -62,8 +62,8 @@ impl Postgres {
         let proxy = proxy.map_err(|e| Error::new(ErrorKind::Unavailable, "no proxy").because(e))?;
         let config = PostgresConfig {
             url: broker.url_at(proxy.address()),
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(4),
+            response_timeout: Duration::from_secs(3),
             publish_timeout: Duration::from_secs(2),
             ..self.config(stream).await?
         };

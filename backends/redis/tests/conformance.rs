@@ -64,8 +64,8 @@ impl Redis {
         let proxy = proxy.map_err(|e| Error::new(ErrorKind::Unavailable, "no proxy").because(e))?;
         let config = RedisConfig {
             url: broker.url_at(proxy.address()),
-            connect_timeout: Duration::from_secs(1),
-            response_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(4),
+            response_timeout: Duration::from_secs(3),
             publish_timeout: Duration::from_secs(2),
             ..self.config(stream).await?
         };

@@ -30,7 +30,7 @@ impl Line for Proxy {
 /// A handle, and the line that it depends on.
 #[derive(Debug, Clone)]
 pub struct Breakable {
-    /// Gives up on an answer after about a second.
+    /// Gives up on an answer after a few seconds.
     pub backend: Arc<dyn Backend>,
     /// Between it and its broker; no other handle's.
     pub line: Arc<dyn Line>,
