@@ -1,9 +1,11 @@
 //! The rules of the house that no compiler checks: who may import whom, how a file opens and how
 //! long it may be, where metric names live, that documents point to what is there, that each promise
-//! has its cases. Runs as a test too. Not a linter of style: that is rustfmt and clippy.
+//! has its cases, what licences others' crates have. Runs as a test too. Not a linter of style: that
+//! is rustfmt and clippy.
 
 mod files;
 mod law;
+mod licences;
 mod links;
 mod promises;
 
@@ -60,6 +62,7 @@ fn breaches() -> Result<Vec<String>> {
             .flat_map(|source| links::check(source, root())),
     );
     breaches.extend(promises::check(&sources));
+    breaches.extend(licences::check(&sources)?);
     Ok(breaches)
 }
 
