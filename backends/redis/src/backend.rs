@@ -54,7 +54,7 @@ impl RedisBackend {
         let closed = watch::Sender::new(false);
         let log = Log::open(wire.clone(), closed.subscribe()).await?;
         let retention = Retention::start(wire.clone(), log.clone(), closed.subscribe());
-        let publisher = Publisher::start(wire.clone(), retention, closed.subscribe());
+        let publisher = Publisher::start(wire.clone(), log.clone(), retention, closed.subscribe());
         let backend = Arc::new(Self {
             wire,
             log,
@@ -135,8 +135,7 @@ impl Backend for RedisBackend {
                 format!("at most {MAX_BATCH} events in one publish"),
             ));
         }
-        let most = self.wire.config.max_data_bytes;
-        self.publisher.publish(events, most).await
+        self.publisher.publish(events).await
     }
 
     async fn consume(

@@ -107,24 +107,31 @@ impl Wire {
         script: &Script,
         arguments: &[Vec<u8>],
     ) -> RedisResult<Value> {
-        let invocation = |verb: &str, body: &str| {
-            let mut command = redis::cmd(verb);
-            command
-                .arg(body)
-                .arg(2)
-                .arg(&self.config.stream)
-                .arg(&self.prefix);
-            command.arg(arguments);
-            command
-        };
-        let by_hash = invocation("EVALSHA", script.hash());
-        match self.try_run(&by_hash).await {
+        let mut command = self.call(script);
+        command.arg(arguments);
+        self.try_call(script, &command).await
+    }
+
+    /// The beginning of a command that runs a script; its arguments follow.
+    pub(crate) fn call(&self, script: &Script) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command
+            .arg(script.hash())
+            .arg(2)
+            .arg(&self.config.stream)
+            .arg(&self.prefix);
+        command
+    }
+
+    /// Runs what [`Wire::call`] began.
+    pub(crate) async fn try_call(&self, script: &Script, command: &Cmd) -> RedisResult<Value> {
+        match self.try_run(command).await {
             Err(error) if is_unknown_script(&error) => {
                 // The server was restarted or flushed its scripts.
                 let mut load = redis::cmd("SCRIPT");
                 load.arg("LOAD").arg(script.text());
                 self.try_run::<Value>(&load).await?;
-                self.try_run(&by_hash).await
+                self.try_run(command).await
             }
             answer => answer,
         }

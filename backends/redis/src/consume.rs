@@ -144,7 +144,7 @@ impl Consumer for RedisConsumer {
             inner.log.appended()
         };
         let mut closed = inner.closed.clone();
-        let mut ask = true;
+        let (mut ask, mut last) = (true, false);
         loop {
             inner.check_open()?;
             appended.mark_unchanged();
@@ -157,7 +157,7 @@ impl Consumer for RedisConsumer {
             }
             // On its own task: a claim that was sent is kept, even if nobody waits for it.
             let claiming = if is_group {
-                tokio::spawn(inner.clone().claim_given(max))
+                tokio::spawn(inner.clone().claim_given(max, (!last).then_some(deadline)))
             } else {
                 tokio::spawn(inner.clone().claim(max, ask))
             };
@@ -170,7 +170,13 @@ impl Consumer for RedisConsumer {
             };
             let now = clock.now();
             if now >= deadline {
-                return Ok(Vec::new());
+                if last || !inner.given.is_read() {
+                    return Ok(Vec::new());
+                }
+                // What Redis gives at the last moment is not to lie here.
+                last = true;
+                inner.read_ended(&mut appended).await;
+                continue;
             }
             let pause = next.min(deadline.since(now));
             tokio::select! {

@@ -2,7 +2,7 @@
 //! waits for them, and passes on the wake-ups that scripts leave for other processes. Older frames
 //! are read in pages.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use crate::connect::Wire;
 use crate::error::map;
 use crate::form::Form;
-use crate::frame::Slot;
+use crate::frame::{self, Slot};
 use crate::place::{end_of, entry_of, head_of, index_of, of_entry};
 use crate::retention;
 
@@ -23,6 +23,8 @@ use crate::retention;
 const PAGE: usize = 64;
 /// Entries in one blocking read.
 const READ: usize = 256;
+/// The most events looked at to find where the first one of a duplicate stands.
+const LOOK: usize = 20_000;
 /// How long one blocking read waits.
 const BLOCK: Duration = Duration::from_secs(2);
 /// Between attempts to reach a server that is gone: the first pause and the longest.
@@ -246,6 +248,41 @@ impl Log {
             }
         }
         Ok(found)
+    }
+
+    /// Where the first events of these identities stand, among the newest [`LOOK`] of the stream.
+    pub(crate) async fn firsts(&self, identities: Vec<&[u8]>) -> HashMap<Vec<u8>, u128> {
+        let mut left: HashSet<&[u8]> = identities.into_iter().collect();
+        let mut found = HashMap::new();
+        let mut look = |frame: &Frame| {
+            for (position, slot) in frame.after(0) {
+                let identity = slot.event().map(frame::identity).unwrap_or_default();
+                if left.remove(&identity[..]) {
+                    found.insert(identity, position);
+                }
+            }
+            left.is_empty()
+        };
+        let mut before = {
+            let cache = self.cache.lock();
+            if cache.frames.iter().rev().any(|frame| look(frame)) {
+                return found;
+            }
+            cache.frames.front().map(|frame| frame.head)
+        };
+        let mut looked = 0;
+        while looked < LOOK {
+            // Where it stands is good to know, and no reason to fail.
+            let page = self.page_before(before).await.unwrap_or_default();
+            let oldest = page.last().map(|frame| frame.head);
+            looked += page.iter().map(|frame| frame.slots.len()).sum::<usize>();
+            let over = oldest.is_none() || oldest == before;
+            if page.iter().any(|frame| look(frame)) || over {
+                break;
+            }
+            before = oldest;
+        }
+        found
     }
 
     /// Entries as what stands in them.

@@ -17,12 +17,6 @@ pub(crate) fn of_entry(id: &str) -> Option<u128> {
     (sequence <= MAX_SEQUENCE).then_some((u128::from(ms) << 64) | (sequence << 16))
 }
 
-/// The position of an event as the duplicate check keeps it: `ms-seq.index`.
-pub(crate) fn of_event(text: &str) -> Option<u128> {
-    let (id, index) = text.split_once('.')?;
-    Some(of_entry(id)? | index.parse::<u128>().ok()?.min(INDEX))
-}
-
 /// The id of the entry that holds a position.
 pub(crate) fn entry_of(position: u128) -> String {
     let (ms, sequence) = (position >> 64, (position >> 16) & MAX_SEQUENCE);

@@ -3,6 +3,7 @@
 //! and dead letters are the same; the group's own list is kept in step by the scripts.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,17 +28,31 @@ use crate::{loss, scripts};
 const BLOCK: Duration = Duration::from_secs(2);
 /// How long a close waits for a read that it ended.
 const PARTING: Duration = Duration::from_secs(1);
+/// How long what was given waits here for a receive.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Between attempts to reach a server that is gone: the first pause and the longest.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// The key of an event that does not match, as the script takes it.
 const SKIPPED: &str = "\u{1}";
+
+/// What a read is to bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Want {
+    Nothing,
+    /// So many at most, until then.
+    Events(usize, Timestamp),
+    /// No more reads.
+    End,
+}
 
 /// What the group gave us, and how much more is wanted.
 #[derive(Debug)]
 pub(super) struct Given {
     events: Mutex<(VecDeque<(u128, Slot)>, Timestamp)>,
     arrived: watch::Sender<u64>,
-    wanted: watch::Sender<usize>,
+    wanted: watch::Sender<Want>,
+    /// Whether a read is under way, or about to be.
+    reading: AtomicBool,
     /// The connection that waits, by the server's number.
     waiting: Mutex<Option<u64>>,
     running: watch::Sender<bool>,
@@ -48,7 +63,8 @@ impl Default for Given {
         Self {
             events: Mutex::new((VecDeque::new(), Timestamp::from_nanos(0))),
             arrived: watch::Sender::new(0),
-            wanted: watch::Sender::new(0),
+            wanted: watch::Sender::new(Want::Nothing),
+            reading: AtomicBool::new(false),
             waiting: Mutex::default(),
             running: watch::Sender::new(false),
         }
@@ -59,6 +75,32 @@ impl Given {
     /// Changes when something was given, or a read ended without.
     pub(super) fn arrived(&self) -> watch::Receiver<u64> {
         self.arrived.subscribe()
+    }
+
+    /// Whether a read is under way, or about to be.
+    pub(super) fn is_read(&self) -> bool {
+        self.reading.load(Ordering::Acquire)
+    }
+
+    /// Drops what lay here for long; whether there was anything.
+    fn forget(&self, now: Timestamp) -> bool {
+        let mut events = self.events.lock();
+        let forgotten = !events.0.is_empty() && now.since(events.1) > PATIENCE;
+        if forgotten {
+            events.0.clear();
+        }
+        forgotten
+    }
+
+    fn want(&self, most: usize, until: Timestamp) {
+        self.reading.store(true, Ordering::Release);
+        self.wanted.send_replace(Want::Events(most, until));
+    }
+
+    /// Tells those who wait that the read is over.
+    fn ended(&self) {
+        self.reading.store(false, Ordering::Release);
+        self.arrived.send_modify(|n| *n += 1);
     }
 }
 
@@ -73,14 +115,22 @@ pub(super) fn start(inner: &Arc<Inner>) {
 
 impl Inner {
     /// Claims what was given and what is due; asks the group for more where there is neither.
-    pub(super) async fn claim_given(self: Arc<Self>, max: usize) -> Result<Claimed> {
+    /// Reads until then, if any.
+    pub(super) async fn claim_given(
+        self: Arc<Self>,
+        max: usize,
+        until: Option<Timestamp>,
+    ) -> Result<Claimed> {
         let mut place = self.place.lock().await;
         for _ in 0..ROUNDS {
             if !self.ready.lock().is_empty() {
                 return Ok(Claimed::More);
             }
             let stored = self.stored.read().clone();
-            match self.ask_given(&stored, &mut place, max.min(CLAIM)).await? {
+            match self
+                .ask_given(&stored, &mut place, max.min(CLAIM), until)
+                .await?
+            {
                 Asked::Granted => return Ok(Claimed::More),
                 Asked::Nothing(next) => return Ok(Claimed::Nothing(next)),
                 Asked::Again => {}
@@ -89,7 +139,13 @@ impl Inner {
         Ok(Claimed::More)
     }
 
-    async fn ask_given(&self, stored: &Stored, place: &mut Place, max: usize) -> Result<Asked> {
+    async fn ask_given(
+        &self,
+        stored: &Stored,
+        place: &mut Place,
+        max: usize,
+        until: Option<Timestamp>,
+    ) -> Result<Asked> {
         let asked = self.wire.config.clock.now();
         let mut events = self.given_now(max, asked);
         let mut arguments = self.given_arguments(stored, &events, max);
@@ -112,7 +168,9 @@ impl Inner {
             if taken > 0 {
                 return Ok(Asked::Again);
             }
-            self.given.wanted.send_replace(max);
+            if let Some(until) = until {
+                self.given.want(max, until);
+            }
             return Ok(Asked::Nothing(granted.next));
         }
         let fresh = Fresh {
@@ -164,7 +222,7 @@ impl Inner {
     pub(super) async fn stop_reading(&self) {
         self.given.events.lock().0.clear();
         let mut running = self.given.running.subscribe();
-        self.given.wanted.send_replace(usize::MAX);
+        self.given.wanted.send_replace(Want::End);
         let waiting = *self.given.waiting.lock();
         if let Some(number) = waiting {
             let mut unblock = redis::cmd("CLIENT");
@@ -178,20 +236,34 @@ impl Inner {
         }
     }
 
-    async fn read_once(&self, connection: &mut MultiplexedConnection, most: usize) -> Result<()> {
+    /// Waits for the end of a read, which is near.
+    pub(super) async fn read_ended(&self, arrived: &mut watch::Receiver<u64>) {
+        tokio::select! {
+            _ = arrived.changed() => {}
+            () = self.wire.config.clock.sleep(PARTING) => {}
+        }
+    }
+
+    async fn read_once(
+        &self,
+        connection: &mut MultiplexedConnection,
+        most: usize,
+        until: Timestamp,
+    ) -> Result<()> {
         let mut command = redis::cmd("XREADGROUP");
         command
             .arg("GROUP")
             .arg(self.name.as_str())
             .arg(&self.wire.consumer);
         command.arg("COUNT").arg(most.min(CLAIM));
-        command.arg("BLOCK").arg(BLOCK.as_millis().to_string());
+        let asked = self.wire.config.clock.now();
+        let block = until.since(asked).min(BLOCK).as_millis().max(1);
+        command.arg("BLOCK").arg(block.to_string());
         command
             .arg("STREAMS")
             .arg(&self.wire.config.stream)
             .arg(">");
         let limit = BLOCK + self.wire.config.response_timeout;
-        let asked = self.wire.config.clock.now();
         let answer = tokio::select! {
             answer = command.query_async::<Streams>(connection) => answer.map_err(map)?,
             () = self.wire.config.clock.sleep(limit) => {
@@ -211,7 +283,7 @@ impl Inner {
             given.0.extend(events);
             given.1 = asked.max(self.wire.config.clock.now() - BLOCK);
         }
-        self.given.arrived.send_modify(|n| *n += 1);
+        self.given.ended();
         Ok(())
     }
 
@@ -263,6 +335,7 @@ async fn read(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
             return;
         };
         *inner.given.waiting.lock() = None;
+        inner.given.ended();
         let Err(error) = ended else {
             inner.given.running.send_replace(false);
             return;
@@ -284,31 +357,27 @@ async fn read(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
 /// Reads on one connection until it breaks, or until the member closes.
 async fn read_on(
     member: &Weak<Inner>,
-    wanted: &mut watch::Receiver<usize>,
+    wanted: &mut watch::Receiver<Want>,
     pause: &mut Duration,
 ) -> Result<()> {
     let mut connection: Option<MultiplexedConnection> = None;
     loop {
-        let Ok(most) = wanted
-            .wait_for(|wanted| *wanted > 0)
-            .await
-            .map(|most| *most)
-        else {
+        let want = wanted.wait_for(|want| *want != Want::Nothing).await;
+        let Ok(Want::Events(most, until)) = want.map(|want| *want) else {
             return Ok(());
         };
         let Some(inner) = member.upgrade() else {
             return Ok(());
         };
-        if most == usize::MAX {
-            return Ok(());
-        }
-        inner.given.wanted.send_if_modified(|wanted| {
-            let unchanged = *wanted == most;
-            *wanted = if unchanged { 0 } else { *wanted };
+        inner.given.wanted.send_if_modified(|want| {
+            let unchanged = *want == Want::Events(most, until);
+            if unchanged {
+                *want = Want::Nothing;
+            }
             unchanged
         });
         if !inner.given.events.lock().0.is_empty() {
-            inner.given.arrived.send_modify(|n| *n += 1);
+            inner.given.ended();
             continue;
         }
         let connection = match &mut connection {
@@ -320,7 +389,7 @@ async fn read_on(
                 none.insert(made)
             }
         };
-        inner.read_once(connection, most).await?;
+        inner.read_once(connection, most, until).await?;
         *pause = RECONNECT.0;
     }
 }
@@ -330,7 +399,9 @@ async fn keep(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
         let Some(inner) = member.upgrade() else {
             return;
         };
-        if let Err(error) = inner.keep_group(false).await {
+        // What nobody came for in time goes to others.
+        let forgotten = inner.given.forget(inner.wire.config.clock.now());
+        if let Err(error) = inner.keep_group(forgotten).await {
             tracing::warn!(group = %inner.name, %error, "cannot look after the consumer group");
         }
         let clock = inner.wire.config.clock.clone();

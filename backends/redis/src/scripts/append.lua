@@ -1,5 +1,5 @@
 -- Appending, and which events are there already: ids of two halves of a window, each ended by time
--- or number, with the place of each.
+-- or number.
 local n = redis.call('HMGET', NUMBERS, 'bucket', 'since', 'bytes', 'first', 'last')
 local bucket, since, kept_bytes = tonumber(n[1] or 0), tonumber(n[2] or 0), tonumber(n[3] or 0)
 local first, last = n[4], n[5]
@@ -15,31 +15,29 @@ local function note_missing()
   end
 end
 
--- Pairs of the place among `ids`, from 0, and where the first one stands; nothing was changed yet.
+-- The places of known ids, from 0; nothing was changed yet.
 local function known(ids)
-  local answer = {}
+  local places = {}
   for b = bucket - 1, bucket do
-    local there = redis.call('HMGET', P .. 'd:' .. b, unpack(ids))
-    for i, position in ipairs(there) do
-      if position then
-        answer[#answer + 1] = i - 1
-        answer[#answer + 1] = position
-      end
+    local there = redis.call('SMISMEMBER', P .. 'd:' .. b, unpack(ids))
+    for i, yes in ipairs(there) do
+      if yes == 1 then places[#places + 1] = i - 1 end
     end
   end
-  return answer
+  return places
 end
 
 -- The first write must be one that a server out of memory refuses, or it would let the rest pass.
-local function make_room(count, bytes, window, most)
+local function remember(ids, bytes, window, most)
   redis.call('HINCRBY', NUMBERS, 'bytes', bytes)
-  redis.call('HINCRBY', NUMBERS, 'events', count)
+  redis.call('HINCRBY', NUMBERS, 'events', #ids)
   local t = now()
-  if t - since > window or redis.call('HLEN', P .. 'd:' .. bucket) + count > most then
+  if t - since > window or redis.call('SCARD', P .. 'd:' .. bucket) + #ids > most then
     redis.call('DEL', P .. 'd:' .. (bucket - 1))
     bucket = bucket + 1
     redis.call('HSET', NUMBERS, 'bucket', bucket, 'since', t)
   end
+  redis.call('SADD', P .. 'd:' .. bucket, unpack(ids))
 end
 
 -- Adds an entry whose id is above every one before, whatever became of the stream or the clock.

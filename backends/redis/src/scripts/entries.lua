@@ -15,12 +15,7 @@ for i = 1, tonumber(ARGV[3]) do
 end
 local duplicates = known(ids)
 if #duplicates > 0 then return { 'duplicate', unpack(duplicates) } end
-make_room(#ids, bytes, tonumber(ARGV[1]), tonumber(ARGV[2]))
-local answer, places = { 'appended' }, {}
-for i, entry in ipairs(entries) do
-  answer[i + 1] = add(unpack(entry))
-  places[2 * i - 1] = ids[i]
-  places[2 * i] = answer[i + 1] .. '.0'
-end
-redis.call('HSET', P .. 'd:' .. bucket, unpack(places))
+remember(ids, bytes, tonumber(ARGV[1]), tonumber(ARGV[2]))
+local answer = { 'appended' }
+for i, entry in ipairs(entries) do answer[i + 1] = add(unpack(entry)) end
 return answer

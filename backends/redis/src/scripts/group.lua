@@ -89,8 +89,10 @@ end
 local function leave_group(position, t)
   if not S.group or is_redriven(position) then return true end
   if unkept(t) and owner(position) == 'others' then return false end
-  if redis.call('XACK', STREAM, S.name, id_of(position)) == 1 then return true end
-  if group_end() then return false end
+  local id = id_of(position)
+  if redis.call('XACK', STREAM, S.name, id) == 1 then return true end
+  -- Where it is gone from the stream too, nobody else has it.
+  if group_end() then return #redis.call('XRANGE', STREAM, id, id) == 0 end
   -- The group is gone, and its list with it: when this is read again it is passed over.
   redis.call('ZADD', S.done, 0, position)
   return true

@@ -1,5 +1,5 @@
 -- Appends one frame, unless an event of it is there already: then nothing is written and the
--- duplicates are named by their place in the frame, with where the first one stands.
+-- duplicates are named by their place in the frame.
 -- ARGV: window (us), most ids of a half, most bytes (0: no bound), bytes, frame, identities.
 local most_bytes, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local ids = {}
@@ -8,12 +8,5 @@ note_missing()
 local duplicates = known(ids)
 if #duplicates > 0 then return { 'duplicate', unpack(duplicates) } end
 if most_bytes > 0 and kept_bytes + bytes > most_bytes then return { 'full' } end
-make_room(#ids, bytes, tonumber(ARGV[1]), tonumber(ARGV[2]))
-local id = add('f', ARGV[5])
-local places = {}
-for i, identity in ipairs(ids) do
-  places[2 * i - 1] = identity
-  places[2 * i] = id .. '.' .. (i - 1)
-end
-redis.call('HSET', P .. 'd:' .. bucket, unpack(places))
-return { 'appended', id }
+remember(ids, bytes, tonumber(ARGV[1]), tonumber(ARGV[2]))
+return { 'appended', add('f', ARGV[5]) }
