@@ -51,10 +51,17 @@ impl Pattern {
 
     /// Whether the event type written `text` matches; `text` is not checked.
     pub fn matches_str(&self, text: &str) -> bool {
-        if self.is_exact() {
-            return *self.0 == *text;
+        // Every event of every subscription comes here. Most patterns have at most one wildcard, at
+        // their end; byte by byte, because a search is made for longer texts than these.
+        let wildcard = self.0.bytes().position(|byte| byte == b'*');
+        match wildcard.and_then(|at| self.0.split_at_checked(at)) {
+            None => *self.0 == *text,
+            Some((head, "**")) => text.starts_with(head) || head.strip_suffix('.') == Some(text),
+            Some((head, "*")) => text
+                .strip_prefix(head)
+                .is_some_and(|last| !last.bytes().any(|byte| byte == b'.')),
+            Some(_) => match_segments(&self.0, text),
         }
-        match_segments(&self.0, text)
     }
 }
 
@@ -318,6 +325,12 @@ mod tests {
             ("**.a.**", "x.y.a.z", true),
             ("**.a.**", "x.y.z", false),
             ("**.a.*.b", "a.a.x.b", true),
+            ("email.**", "email", true),
+            ("email.**", "emails", false),
+            ("email.**", "email.a.b", true),
+            ("email.*", "email", false),
+            ("email.*", "emails.a", false),
+            ("email.*", "email.a", true),
         ] {
             assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
         }
