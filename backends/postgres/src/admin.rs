@@ -19,6 +19,7 @@ use crate::backend::PostgresBackend;
 use crate::connect::Param;
 use crate::consume::{micros, nanos};
 use crate::error::unexpected;
+use crate::loss;
 use crate::row::get;
 use crate::subscription::{self, narrow, types, wide};
 
@@ -242,9 +243,10 @@ impl Admin for PostgresBackend {
 
     async fn stats(&self) -> Result<StreamStats> {
         self.check_open()?;
+        loss::look(&self.database).await?;
         let rows = self
             .database
-            .read("SELECT events, bytes, first, last FROM ff.volume()", &[])
+            .read("SELECT v.events, v.bytes, first, last, times, l.events FROM ff.volume() v, ff.losses() l", &[])
             .await?;
         let row = rows.first().ok_or_else(|| unexpected("stats"))?;
         let position = |at: usize| Ok(get::<Option<i64>>(row, at)?.map(|p| Position(wide(p))));
@@ -253,7 +255,8 @@ impl Admin for PostgresBackend {
             bytes: get::<i64>(row, 1)?.cast_unsigned(),
             first: position(2)?,
             last: position(3)?,
-            ..StreamStats::default()
+            losses: get::<i64>(row, 4)?.cast_unsigned(),
+            lost: get::<i64>(row, 5)?.cast_unsigned(),
         })
     }
 

@@ -23,10 +23,10 @@ use crate::connect::Database;
 use crate::consume::{Desk, PostgresConsumer};
 use crate::follow::Following;
 use crate::log::Log;
-use crate::migrate;
 use crate::publish::Publisher;
 use crate::retention::Retention;
 use crate::state::Values;
+use crate::{loss, migrate};
 
 /// The most events in one publish.
 const MAX_BATCH: usize = 10_000;
@@ -55,7 +55,9 @@ impl PostgresBackend {
         let desk = Arc::new(Desk {
             database: database.clone(),
             log: log.clone(),
+            settled: Mutex::default(),
         });
+        loss::start(&desk, closed.subscribe());
         let values = Values::new(database.clone());
         Ok(Arc::new(Self {
             database,

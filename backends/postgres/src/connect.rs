@@ -49,7 +49,7 @@ impl Database {
     pub(crate) async fn open(config: PostgresConfig) -> Result<Arc<Self>> {
         let database = Self::connect(config)?;
         database.check().await?;
-        migrate::up(&database).await?;
+        migrate::up(&database, 0).await?;
         Ok(database)
     }
 

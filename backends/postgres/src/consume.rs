@@ -14,11 +14,13 @@ use fanfare_core::subscription::{OnDead, SubscriptionName, SubscriptionSpec};
 use fanfare_fleet::{
     Answer, Ask, Engine, FleetConsumer, Granted, How, Page, Run, Slot, Stored, neighbours,
 };
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::connect::Database;
 use crate::error::unexpected;
 use crate::log::Log;
+use crate::loss;
 use crate::row::Row;
 use crate::subscription::{self, narrow, wide};
 
@@ -33,6 +35,8 @@ pub(crate) type PostgresConsumer = FleetConsumer<Desk>;
 pub(crate) struct Desk {
     pub(crate) database: Arc<Database>,
     pub(crate) log: Arc<Log>,
+    /// When each subscription was created, and up to where it had settled everything when last asked.
+    pub(crate) settled: Mutex<BTreeMap<String, (i64, i64)>>,
 }
 
 impl Page for Row {
@@ -81,6 +85,10 @@ impl Engine for Desk {
 
     async fn load(&self, name: &SubscriptionName) -> Result<Option<Stored>> {
         subscription::load(&self.database, name).await
+    }
+
+    async fn restore(&self, stored: &Stored) -> Result<()> {
+        loss::restore(self, stored).await
     }
 
     async fn claim(&self, ask: &Ask<'_>) -> Result<Answer> {

@@ -91,10 +91,9 @@ impl PostgresBackend {
         let rows = self
             .database
             .read(
-                "SELECT x.id, s.name, pos, reason, error, x.attempts, first, last, body, original
-                 FROM ff.dead_letter x JOIN ff.subscription s ON s.id = x.sub
-                 WHERE x.id > $1 AND ($2::text IS NULL OR s.name = $2) AND ($3::text IS NULL OR reason = $3)
-                 ORDER BY x.id LIMIT $4",
+                "SELECT id, name, pos, reason, error, attempts, first, last, body, original FROM ff.dead_letter
+                 WHERE id > $1 AND ($2::text IS NULL OR name = $2) AND ($3::text IS NULL OR reason = $3)
+                 ORDER BY id LIMIT $4",
                 &[
                     &after,
                     &subscription,
@@ -116,9 +115,8 @@ impl PostgresBackend {
         let rows = self
             .database
             .read(
-                "SELECT x.id, s.name, pos, reason, error, x.attempts, first, last, body, original
-                 FROM ff.dead_letter x JOIN ff.subscription s ON s.id = x.sub
-                 WHERE x.id = ANY ($1) ORDER BY x.id",
+                "SELECT id, name, pos, reason, error, attempts, first, last, body, original FROM ff.dead_letter
+                 WHERE id = ANY ($1) ORDER BY id",
                 &[&ids],
             )
             .await?;

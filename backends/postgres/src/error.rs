@@ -94,6 +94,10 @@ fn classify(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
         "57014" => (Unavailable, "postgres cancelled the statement"),
         "40001" | "40P01" | "55P03" => (Unavailable, "another transaction was in the way"),
         "42P01" | "3F000" | "42883" => (Unavailable, "the tables of the stream are gone"),
+        // Dropped while the statement looked at it.
+        "XX000" if said(error).contains("cache lookup failed") => {
+            (Unavailable, "the tables of the stream are gone")
+        }
         _ if ends_session(code) => (Unavailable, "postgres ended the connection"),
         _ => (Storage, "postgres answered with an error"),
     }

@@ -15,9 +15,9 @@ use uuid::Uuid;
 use crate::connect::Param;
 use crate::horizon::Tracker;
 use crate::log::{Log, PAGE};
-use crate::mend;
 use crate::own::Own;
 use crate::row::{Row, columns, get};
+use crate::{mend, migrate};
 
 /// How long a leader leads without a word.
 const LEASE: Duration = Duration::from_secs(1);
@@ -160,6 +160,13 @@ struct Watch {
 
 impl Watch {
     async fn open(log: &Arc<Log>) -> Result<Self> {
+        if migrate::up(&log.database, log.horizon()).await? {
+            let stream = &log.database.config.stream;
+            tracing::error!(
+                stream,
+                "the stream was deleted by others with all its events; made again"
+            );
+        }
         let heard = log.clone();
         let heard = move |payload: &str| match payload.split_once(':') {
             Some(("w", name)) => heard.wake(Some(name)),

@@ -16,6 +16,7 @@ mod follow;
 mod history;
 mod horizon;
 mod log;
+mod loss;
 mod mend;
 mod migrate;
 mod names;

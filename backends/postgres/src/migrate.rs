@@ -29,7 +29,7 @@ const MIGRATIONS: [Migration; 2] = [
 ];
 
 /// The functions over the tables of the newest step, made anew after every step.
-const FUNCTIONS: [&str; 11] = [
+const FUNCTIONS: [&str; 12] = [
     include_str!("sql/functions/append.sql"),
     include_str!("sql/functions/publish.sql"),
     include_str!("sql/functions/number.sql"),
@@ -41,6 +41,7 @@ const FUNCTIONS: [&str; 11] = [
     include_str!("sql/functions/letters.sql"),
     include_str!("sql/functions/deliveries.sql"),
     include_str!("sql/functions/keep.sql"),
+    include_str!("sql/functions/loss.sql"),
 ];
 
 const BEGIN: &str = include_str!("sql/migrations/begin.sql");
@@ -52,15 +53,16 @@ const STEPS: &str = "SELECT number FROM ff.migration ORDER BY number";
 const DONE: &str = "INSERT INTO ff.migration (number, name) VALUES ($1, $2)";
 const UNDONE: &str = "DELETE FROM ff.migration WHERE number = $1";
 
-/// Applies what is missing.
-pub(crate) async fn up(database: &Arc<Database>) -> Result<()> {
+/// Applies what is missing. Where there is nothing at all although events up to `seen` were read, it
+/// was deleted, and positions go on behind them. Answers whether that is so.
+pub(crate) async fn up(database: &Arc<Database>, seen: i64) -> Result<bool> {
     let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
     let there = steps(database).await?;
     if let Some(later) = there.last().filter(|there| **there > newest) {
         return Err(newer(*later, newest));
     }
     if (there.first(), there.last()) == (Some(&0), Some(&newest)) {
-        return Ok(());
+        return Ok(false);
     }
     let mut client = database.client().await?;
     let step = Step {
@@ -69,7 +71,7 @@ pub(crate) async fn up(database: &Arc<Database>) -> Result<()> {
     };
     step.run(BEGIN).await?;
     let steps = step.transaction.query(&*database.sql(STEPS), &[]).await;
-    let there = steps.map_err(map)?.last().map_or(0, |row| row.get(0));
+    let there: i32 = steps.map_err(map)?.last().map_or(0, |row| row.get(0));
     step.run(DROP_FUNCTIONS).await?;
     for (number, migration) in (1..).zip(&MIGRATIONS).skip_while(|(n, _)| *n <= there) {
         step.run(migration.up).await?;
@@ -79,7 +81,12 @@ pub(crate) async fn up(database: &Arc<Database>) -> Result<()> {
         step.run(text).await?;
     }
     step.run(FINISH).await?;
-    step.transaction.commit().await.map_err(map)
+    let was_deleted = there == 0 && seen > 0;
+    if was_deleted {
+        step.note("SELECT ff.begin_again($1)", &[&seen]).await?;
+    }
+    step.transaction.commit().await.map_err(map)?;
+    Ok(was_deleted)
 }
 
 /// Takes the newest steps back until `target` of them are left, with everything they hold; 0 removes

@@ -4,18 +4,19 @@ use fanfare_core::error::Result;
 use fanfare_core::pattern::{Pattern, PatternSet};
 use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::Timestamp;
-use fanfare_fleet::{Interest, Stored, corrupt, read_spec};
-use serde::Deserialize;
+use fanfare_fleet::{Interest, Stored, corrupt, read_spec, texts};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 
 use crate::connect::Database;
 use crate::error::unexpected;
 
 /// As `ff.part` writes it.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Part {
     after: i64,
     patterns: Vec<String>,
+    types: String,
 }
 
 /// Reads it; none where there is no such subscription.
@@ -53,6 +54,17 @@ fn parse(name: &SubscriptionName, row: &Row) -> Option<Stored> {
         paused: row.try_get(7).ok()?,
         created: Timestamp::from_nanos(i128::from(number(8)?)),
     })
+}
+
+/// Its pattern sets, as `ff.part` writes them.
+pub(crate) fn write_interest(stored: &Stored) -> Result<String> {
+    let parts = stored.interest.parts().map(|(after, patterns)| Part {
+        after: narrow(after),
+        patterns: texts(patterns),
+        types: types(patterns),
+    });
+    let parts: Vec<Part> = parts.collect();
+    serde_json::to_string(&parts).map_err(|error| corrupt(&stored.spec.name).because(error))
 }
 
 /// A position of ours as one of the contract.

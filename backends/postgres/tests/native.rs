@@ -6,6 +6,7 @@
 mod native {
     mod broken;
     mod horizon;
+    mod loss;
     mod pooler;
     mod publish;
     mod refused;

@@ -137,8 +137,10 @@ impl<E: Engine> Inner<E> {
         };
         let granted = match self.engine.claim(&ask).await? {
             Answer::Granted(granted) => granted,
-            Answer::Gone => return Err(unknown(&self.name)),
-            Answer::Stale => {
+            answer @ (Answer::Gone | Answer::Stale) => {
+                if matches!(answer, Answer::Gone) {
+                    self.engine.restore(stored).await?;
+                }
                 let now = self.engine.load(&self.name).await?;
                 let now = now.ok_or_else(|| unknown(&self.name))?;
                 place.frontier = now.frontier;
@@ -225,7 +227,7 @@ impl<E: Engine> Inner<E> {
         }
         self.ready.lock().extend(deliveries);
         if !undeliverable.is_empty() {
-            settle(&*self.engine, &stored.spec, undeliverable).await?;
+            settle(&*self.engine, stored, undeliverable).await?;
         }
         Ok(())
     }

@@ -156,14 +156,14 @@ impl<E: Engine> Consumer for FleetConsumer<E> {
         let inner = &self.inner;
         inner.check_open()?;
         let stored = inner.stored.read().clone();
-        settle(&*inner.engine, &stored.spec, settlements).await
+        settle(&*inner.engine, &stored, settlements).await
     }
 
     async fn extend(&self, receipts: &[Receipt], lease: Duration) -> Result<Vec<Settled>> {
         let inner = &self.inner;
         inner.check_open()?;
         let stored = inner.stored.read().clone();
-        extend(&*inner.engine, &stored.spec, receipts, lease).await
+        extend(&*inner.engine, &stored, receipts, lease).await
     }
 
     async fn close(&self) -> Result<()> {
@@ -197,7 +197,7 @@ impl<E: Engine> Inner<E> {
                 .iter()
                 .map(|d| (d.receipt, Settlement::Release))
                 .collect();
-            settle(&*self.engine, &stored.spec, releases).await?;
+            settle(&*self.engine, &stored, releases).await?;
         }
         Ok(taken)
     }

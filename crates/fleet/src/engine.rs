@@ -56,6 +56,11 @@ pub trait Engine: Debug + Send + Sync + 'static {
     /// The subscription as it is now, if it is there.
     async fn load(&self, name: &SubscriptionName) -> Result<Option<Stored>>;
 
+    /// Makes the subscription again where it is gone, behind the last position up to which everything
+    /// is known to be settled; nothing of its former life fits it.
+    /// [`NotFound`](fanfare_core::ErrorKind::NotFound) where somebody meant it to be gone.
+    async fn restore(&self, stored: &Stored) -> Result<()>;
+
     /// Leases what is due, suspect or fresh.
     async fn claim(&self, ask: &Ask<'_>) -> Result<Answer>;
 

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use fanfare_core::delivery::{Receipt, Settled, Settlement};
 use fanfare_core::error::Result;
-use fanfare_core::subscription::SubscriptionSpec;
 
 use crate::engine::{Engine, How, Run};
 use crate::slot::Slot;
-use crate::subscription::unknown;
+use crate::subscription::{Stored, unknown};
 
 /// The most settlements in one step of the server.
 const CALL: usize = 2_000;
@@ -53,21 +52,21 @@ fn cut(mut text: String) -> String {
 /// Settles in order; a receipt that is given twice counts once.
 pub async fn settle<E: Engine>(
     engine: &E,
-    spec: &SubscriptionSpec,
+    stored: &Stored,
     settlements: Vec<(Receipt, Settlement)>,
 ) -> Result<Vec<Settled>> {
     let mut answers = Vec::with_capacity(settlements.len());
     let mut rest = settlements.into_iter().peekable();
     while rest.peek().is_some() {
         let part: Vec<_> = rest.by_ref().take(CALL).collect();
-        answers.extend(settle_part(engine, spec, part).await?);
+        answers.extend(settle_part(engine, stored, part).await?);
     }
     Ok(answers)
 }
 
 async fn settle_part<E: Engine>(
     engine: &E,
-    spec: &SubscriptionSpec,
+    stored: &Stored,
     settlements: Vec<(Receipt, Settlement)>,
 ) -> Result<Vec<Settled>> {
     let mut firsts: BTreeMap<Receipt, usize> = BTreeMap::new();
@@ -82,9 +81,14 @@ async fn settle_part<E: Engine>(
         }
     }
     let (mut runs, places) = runs(ops);
-    attach_bodies(engine, spec, &mut runs).await?;
-    let letters = engine.settle(spec, &runs).await?;
-    let letters = letters.ok_or_else(|| unknown(&spec.name))?;
+    attach_bodies(engine, stored, &mut runs).await?;
+    let mut letters = engine.settle(&stored.spec, &runs).await?;
+    if letters.is_none() {
+        // Made again, it knows nothing of these: they are late, and come again.
+        engine.restore(stored).await?;
+        letters = engine.settle(&stored.spec, &runs).await?;
+    }
+    let letters = letters.ok_or_else(|| unknown(&stored.spec.name))?;
     let mut answers = read(&places, &letters, firsts.len() + again.len());
     for (at, first) in again {
         let settled = answers.get(first).copied().unwrap_or(Settled::Unknown);
@@ -102,7 +106,7 @@ async fn settle_part<E: Engine>(
 /// Makes each lease end `lease` from now.
 pub(crate) async fn extend<E: Engine>(
     engine: &E,
-    spec: &SubscriptionSpec,
+    stored: &Stored,
     receipts: &[Receipt],
     lease: Duration,
 ) -> Result<Vec<Settled>> {
@@ -110,8 +114,8 @@ pub(crate) async fn extend<E: Engine>(
     for part in receipts.chunks(CALL) {
         let ops = part.iter().enumerate();
         let (runs, places) = runs(ops.map(|(at, receipt)| (*receipt, How::Ack, at)).collect());
-        let letters = engine.extend(&spec.name, &runs, lease).await?;
-        let letters = letters.ok_or_else(|| unknown(&spec.name))?;
+        let letters = engine.extend(&stored.spec.name, &runs, lease).await?;
+        let letters = letters.ok_or_else(|| unknown(&stored.spec.name))?;
         answers.extend(read(&places, &letters, part.len()));
     }
     Ok(answers)
@@ -145,11 +149,7 @@ fn runs(mut ops: Vec<(Receipt, How, usize)>) -> (Vec<Run>, Vec<Vec<usize>>) {
 }
 
 /// A dead letter keeps its event.
-async fn attach_bodies<E: Engine>(
-    engine: &E,
-    spec: &SubscriptionSpec,
-    runs: &mut [Run],
-) -> Result<()> {
+async fn attach_bodies<E: Engine>(engine: &E, stored: &Stored, runs: &mut [Run]) -> Result<()> {
     let dead = runs
         .iter()
         .filter(|run| matches!(run.how, How::Dead { .. }));
@@ -157,7 +157,7 @@ async fn attach_bodies<E: Engine>(
     if dead.is_empty() {
         return Ok(());
     }
-    let bodies = engine.bodies(&spec.name, &dead).await?;
+    let bodies = engine.bodies(&stored.spec.name, &dead).await?;
     for run in runs {
         if let How::Dead { body, .. } = &mut run.how {
             *body = bodies.get(&run.first).map(Slot::encode).unwrap_or_default();

@@ -59,6 +59,11 @@ impl Interest {
         parts.collect::<Option<_>>().map(Self)
     }
 
+    /// Each pattern set with the position after which it holds.
+    pub fn parts(&self) -> impl Iterator<Item = (u128, &PatternSet)> {
+        self.0.iter().map(|(after, patterns)| (*after, patterns))
+    }
+
     /// Whether the patterns that hold at `position` match.
     pub fn matches(&self, position: u128, event_type: &EventType) -> bool {
         let mut parts = self.0.iter().rev();

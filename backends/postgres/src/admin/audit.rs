@@ -105,6 +105,7 @@ impl PostgresBackend {
     /// The balance of one subscription, or of all that are not ephemeral.
     pub(super) async fn audited(&self, name: Option<&SubscriptionName>) -> Result<Vec<Audited>> {
         let name = name.map(SubscriptionName::as_str);
+        self.database.read("SELECT ff.mend()", &[]).await?;
         let rows = self.database.read(COUNTS, &[&name, &true]).await?;
         let mut audited = Vec::with_capacity(rows.len());
         for row in &rows {

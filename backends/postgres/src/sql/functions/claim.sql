@@ -111,8 +111,7 @@ CREATE FUNCTION ff.grant(
 DECLARE
   _epoch bigint := ff.later_than(_s.epoch);
 BEGIN
-  INSERT INTO ff.lease (sub, epoch, member, kind, until, held)
-  VALUES (_s.id, _epoch, _member, _kind, _now + _s.lease, _held);
+  PERFORM ff.lay(_s.id, _epoch, _member, _kind, _now + _s.lease, _held);
   UPDATE ff.subscription SET epoch = _epoch, frontier = _frontier, claimed = claimed + _claimed,
     soonest = least(soonest, _now + _s.lease)
   WHERE id = _s.id;

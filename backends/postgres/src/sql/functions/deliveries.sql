@@ -17,7 +17,7 @@ LANGUAGE sql STABLE AS $$
   LEFT JOIN ff.lane behind ON behind.sub = s.id AND behind.pos = l.pos AND NOT behind.head
   LEFT JOIN ff.story ON story.sub = s.id AND story.pos = l.pos
   LEFT JOIN LATERAL (
-    SELECT x.attempts FROM ff.dead_letter x WHERE x.sub = s.id AND x.pos = l.pos ORDER BY id DESC LIMIT 1
+    SELECT x.attempts FROM ff.dead_letter x WHERE x.name = s.name AND x.pos = l.pos ORDER BY id DESC LIMIT 1
   ) dead ON true
   WHERE l.pos = ANY (_positions) AND NOT s.ephemeral AND (
     leased.yes OR w.pos IS NOT NULL OR behind.pos IS NOT NULL OR l.pos > s.base AND EXISTS (

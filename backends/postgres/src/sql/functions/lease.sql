@@ -26,11 +26,35 @@ CREATE FUNCTION ff.positions(_held int8multirange) RETURNS SETOF bigint LANGUAGE
   SELECT generate_series(lower(r), upper(r) - 1) FROM unnest(_held) r
 $$;
 
+-- Puts a lease, or a part of one, into a free slot.
+CREATE FUNCTION ff.lay(
+  _sub int, _epoch bigint, _member bigint, _kind "char", _until timestamptz, _held int8multirange
+) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE ff.lease SET epoch = _epoch, member = _member, kind = _kind, until = _until, held = _held
+  WHERE sub = _sub AND slot = (SELECT min(slot) FROM ff.lease WHERE sub = _sub AND epoch = 0);
+  IF NOT FOUND THEN
+    INSERT INTO ff.lease (sub, slot, epoch, member, kind, until, held)
+    SELECT _sub, coalesce(max(slot), 0) + 1, _epoch, _member, _kind, _until, _held
+    FROM ff.lease WHERE sub = _sub;
+  END IF;
+END $$;
+
+-- Empties slots.
+CREATE FUNCTION ff.free(_sub int, _slots int[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE ff.lease SET epoch = 0, member = 0, kind = 'f', until = 'infinity', held = '{}'
+  WHERE sub = _sub AND slot = ANY (_slots);
+END $$;
+
 -- Ends every lease that is over: what is left of it becomes suspect. Answers when the next one ends.
 CREATE FUNCTION ff.expire(_sub int, _now timestamptz) RETURNS timestamptz LANGUAGE plpgsql AS $$
+DECLARE
+  _over int[] := ARRAY(SELECT slot FROM ff.lease WHERE sub = _sub AND until <= _now);
 BEGIN
-  WITH over AS (DELETE FROM ff.lease WHERE sub = _sub AND until <= _now RETURNING held)
-  INSERT INTO ff.waiting (sub, pos) SELECT _sub, ff.positions(held) FROM over;
+  INSERT INTO ff.waiting (sub, pos)
+  SELECT _sub, p FROM ff.lease, ff.positions(held) p WHERE sub = _sub AND slot = ANY (_over);
+  PERFORM ff.free(_sub, _over);
   RETURN coalesce((SELECT min(until) FROM ff.lease WHERE sub = _sub), 'infinity');
 END $$;
 

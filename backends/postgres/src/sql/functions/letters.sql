@@ -4,23 +4,23 @@ CREATE FUNCTION ff.redrive(_ids bigint[], _keys text[], _bodies bytea[]) RETURNS
 DECLARE
   _x ff.dead_letter;
   _done bigint := 0;
-  _touched int[] := '{}';
+  _touched text[] := '{}';
 BEGIN
   PERFORM ff.lock_subscriptions_of(_ids);
   FOR i IN 1 .. cardinality(_ids) LOOP
     DELETE FROM ff.dead_letter WHERE id = _ids[i] RETURNING * INTO _x;
     CONTINUE WHEN NOT FOUND;
     _done := _done + 1;
-    IF ff.revive(_x, _keys[i], _bodies[i]) THEN _touched := _touched || _x.sub; END IF;
+    IF ff.revive(_x, _keys[i], _bodies[i]) THEN _touched := _touched || _x.name; END IF;
   END LOOP;
-  PERFORM ff.wake(name) FROM ff.subscription WHERE id = ANY (_touched);
+  PERFORM ff.wake(name) FROM ff.subscription WHERE name = ANY (_touched);
   RETURN _done;
 END $$;
 
 -- In one order everywhere, so that nobody waits in a circle.
 CREATE FUNCTION ff.lock_subscriptions_of(_ids bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  PERFORM FROM ff.subscription WHERE id IN (SELECT sub FROM ff.dead_letter WHERE id = ANY (_ids))
+  PERFORM FROM ff.subscription WHERE name IN (SELECT x.name FROM ff.dead_letter x WHERE x.id = ANY (_ids))
   ORDER BY name FOR NO KEY UPDATE;
 END $$;
 
@@ -34,33 +34,33 @@ DECLARE
   _on_its_way boolean;
   _head boolean := true;
 BEGIN
-  SELECT * INTO _s FROM ff.subscription WHERE id = _x.sub;
+  SELECT * INTO _s FROM ff.subscription WHERE name = _x.name;
   IF NOT FOUND THEN RETURN false; END IF;
-  UPDATE ff.lane SET parked = false WHERE sub = _x.sub AND pos = _x.pos AND parked;
+  UPDATE ff.lane SET parked = false WHERE sub = _s.id AND pos = _x.pos AND parked;
   _parked := FOUND;
   _current := _x.generation = _s.generation;
-  _on_its_way := ff.is_unsettled(_x.sub, _x.pos);
+  _on_its_way := ff.is_unsettled(_s.id, _x.pos);
   IF _current THEN
     -- Where a letter of the same event from before a seek was redriven, one delivery serves both.
     UPDATE ff.tally SET dead = dead - 1,
       extra = CASE WHEN _on_its_way THEN greatest(extra - 1, 0) ELSE extra END
-    WHERE sub = _x.sub AND block = _x.pos >> 16;
+    WHERE sub = _s.id AND block = _x.pos >> 16;
   ELSIF _x.pos <= _s.frontier AND NOT _on_its_way THEN
-    INSERT INTO ff.tally (sub, block, extra) VALUES (_x.sub, _x.pos >> 16, 1)
+    INSERT INTO ff.tally (sub, block, extra) VALUES (_s.id, _x.pos >> 16, 1)
     ON CONFLICT (sub, block) DO UPDATE SET extra = tally.extra + 1;
   ELSE
     -- Since the seek it is on its way again anyway.
     RETURN false;
   END IF;
   IF _on_its_way THEN RETURN false; END IF;
-  INSERT INTO ff.story (sub, pos, body) VALUES (_x.sub, _x.pos, _body)
+  INSERT INTO ff.story (sub, pos, body) VALUES (_s.id, _x.pos, _body)
   ON CONFLICT (sub, pos) DO UPDATE SET body = excluded.body;
   IF NOT _parked AND _key <> '' THEN
     INSERT INTO ff.lane (sub, pos, key, head)
-    SELECT _x.sub, _x.pos, _lane, NOT EXISTS (SELECT FROM ff.lane WHERE sub = _x.sub AND key = _lane)
+    SELECT _s.id, _x.pos, _lane, NOT EXISTS (SELECT FROM ff.lane WHERE sub = _s.id AND key = _lane)
     RETURNING head INTO _head;
   END IF;
-  IF _head THEN INSERT INTO ff.waiting (sub, pos, due) VALUES (_x.sub, _x.pos, '-infinity'); END IF;
+  IF _head THEN INSERT INTO ff.waiting (sub, pos, due) VALUES (_s.id, _x.pos, '-infinity'); END IF;
   RETURN true;
 END $$;
 
@@ -72,17 +72,17 @@ DECLARE
 BEGIN
   PERFORM ff.lock_subscriptions_of(_ids);
   FOR _x IN
-    WITH gone AS (DELETE FROM ff.dead_letter WHERE id = ANY (_ids) RETURNING sub, pos, generation)
-    SELECT g.sub, array_agg(g.pos) AS positions,
+    WITH gone AS (DELETE FROM ff.dead_letter WHERE id = ANY (_ids) RETURNING name, pos, generation)
+    SELECT s.id, array_agg(g.pos) AS positions,
       array_agg(g.pos) FILTER (WHERE g.generation = s.generation) AS current, s.name
-    FROM gone g JOIN ff.subscription s ON s.id = g.sub GROUP BY g.sub, s.name
+    FROM gone g LEFT JOIN ff.subscription s ON s.name = g.name GROUP BY s.id, s.name
   LOOP
     _done := _done + cardinality(_x.positions);
     UPDATE ff.tally SET dead = dead - n, dropped = dropped + n
     FROM (SELECT pos >> 16 AS block, count(*) AS n FROM unnest(_x.current) pos GROUP BY 1) b
-    WHERE tally.sub = _x.sub AND tally.block = b.block;
-    IF ff.leave(_x.sub, ARRAY(
-      SELECT pos FROM ff.lane WHERE sub = _x.sub AND pos = ANY (_x.positions) AND parked
+    WHERE tally.sub = _x.id AND tally.block = b.block;
+    IF ff.leave(_x.id, ARRAY(
+      SELECT pos FROM ff.lane WHERE sub = _x.id AND pos = ANY (_x.positions) AND parked
     )) > 0 THEN
       PERFORM ff.wake(_x.name);
     END IF;

@@ -22,8 +22,24 @@ BEGIN
     make_interval(secs => _lease / 1000000.0), _attempts, _created, _ephemeral, _base, _base)
   ON CONFLICT (name) DO NOTHING;
   IF NOT FOUND THEN RETURN 'there'; END IF;
+  DELETE FROM ff.deleted WHERE name = _name;
   PERFORM ff.wake(_name);
   RETURN 'created';
+END $$;
+
+-- Makes a subscription again that is gone although nobody deleted it, with its pattern sets as they
+-- were. Its receipts of before are late. Answers made | there | deleted.
+CREATE FUNCTION ff.restore(
+  _name text, _spec text, _interest jsonb, _lease bigint, _attempts int, _after bigint, _created bigint
+) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  IF EXISTS (SELECT FROM ff.deleted WHERE name = _name) THEN RETURN 'deleted'; END IF;
+  INSERT INTO ff.subscription
+    (name, version, spec, interest, lease, attempts, created, ephemeral, base, frontier, generation)
+  VALUES (_name, ff.later_than(0), _spec, _interest, make_interval(secs => _lease / 1000000.0), _attempts,
+    _created, false, _after, _after, extract(epoch FROM clock_timestamp())::int)
+  ON CONFLICT (name) DO NOTHING;
+  RETURN CASE WHEN FOUND THEN 'made' ELSE 'there' END;
 END $$;
 
 -- Other patterns for events behind a position. Answers changed | stale.
@@ -83,7 +99,10 @@ BEGIN
   RETURNING id INTO _sub;
   IF NOT FOUND THEN RETURN false; END IF;
   PERFORM ff.abandon(_sub);
-  DELETE FROM ff.dead_letter WHERE sub = _sub;
+  DELETE FROM ff.dead_letter WHERE name = _name;
+  IF _silent IS NULL THEN
+    INSERT INTO ff.deleted (name) VALUES (_name) ON CONFLICT DO NOTHING;
+  END IF;
   PERFORM ff.wake(_name);
   RETURN true;
 END $$;

@@ -43,25 +43,25 @@ CREATE FUNCTION ff.take(
   _sub int, _epochs bigint[], _hows text[], _firsts bigint[], _counts int[],
   OUT ords int[], OUT hows text[], OUT kinds "char"[], OUT got int8multirange[], OUT ended "char"[]
 ) LANGUAGE plpgsql AS $$
+DECLARE
+  _empty int[];
 BEGIN
   WITH run AS (
     SELECT epoch, how, int8range(first, first + count) AS span, ord
     FROM unnest(_epochs, _hows, _firsts, _counts) WITH ORDINALITY r(epoch, how, first, count, ord)
   ), hit AS MATERIALIZED (
-    SELECT run.ord, run.how, l.epoch, l.part, l.kind, l.held, run.span
+    SELECT run.ord, run.how, l.slot, l.kind, l.held, run.span
     FROM run JOIN ff.lease l ON l.sub = _sub AND l.epoch = run.epoch AND l.held && run.span
   ), touched AS (
-    SELECT epoch, part, kind, held - range_agg(span) AS rest FROM hit GROUP BY epoch, part, kind, held
-  ), gone AS (
-    DELETE FROM ff.lease l USING touched t
-    WHERE l.sub = _sub AND l.epoch = t.epoch AND l.part = t.part AND t.rest = '{}' RETURNING l.kind
+    SELECT slot, kind, held - range_agg(span) AS rest FROM hit GROUP BY slot, kind, held
   ), smaller AS (
     UPDATE ff.lease l SET held = t.rest FROM touched t
-    WHERE l.sub = _sub AND l.epoch = t.epoch AND l.part = t.part AND t.rest <> '{}'
+    WHERE l.sub = _sub AND l.slot = t.slot AND t.rest <> '{}'
   )
   SELECT array_agg(ord::int), array_agg(how), array_agg(kind), array_agg(held * int8multirange(span)),
-    (SELECT array_agg(kind) FROM gone)
-  INTO ords, hows, kinds, got, ended FROM hit;
+    (SELECT array_agg(kind) FROM touched WHERE rest = '{}'), (SELECT array_agg(slot) FROM touched WHERE rest = '{}')
+  INTO ords, hows, kinds, got, ended, _empty FROM hit;
+  PERFORM ff.free(_sub, _empty);
 END $$;
 
 -- What was failed or released waits again. Answers whether anything does.
@@ -98,8 +98,8 @@ CREATE FUNCTION ff.give_up(
   _s ff.subscription, _at bigint, _ords int[], _hows text[], _kinds "char"[], _got int8multirange[],
   _reasons text[], _errors text[], _bodies bytea[]
 ) RETURNS void LANGUAGE sql AS $$
-  INSERT INTO ff.dead_letter (sub, pos, generation, reason, error, attempts, first, last, body)
-  SELECT _s.id, p, _s.generation, _reasons[t.ord], _errors[t.ord],
+  INSERT INTO ff.dead_letter (name, pos, generation, reason, error, attempts, first, last, body)
+  SELECT _s.name, p, _s.generation, _reasons[t.ord], _errors[t.ord],
     coalesce(story.attempts, 0) + CASE WHEN t.kind = 's' THEN 0 ELSE 1 END,
     coalesce(story.first, _at), _at, _bodies[t.ord]
   FROM unnest(_ords, _hows, _kinds, _got) t(ord, how, kind, held)
@@ -137,6 +137,7 @@ CREATE FUNCTION ff.extend(
 DECLARE
   _s ff.subscription;
   _until timestamptz;
+  _l record;
   _ords int[];
   _got int8multirange[];
 BEGIN
@@ -144,26 +145,24 @@ BEGIN
   IF NOT FOUND THEN RETURN NULL; END IF;
   PERFORM ff.unsynced();
   _until := clock_timestamp() + make_interval(secs => _lease / 1000000.0);
-  WITH hit AS MATERIALIZED (
-    SELECT run.ord, l.epoch, l.part, l.member, l.kind, l.held, run.span
+  FOR _l IN
+    SELECT l.slot, l.epoch, l.member, l.kind, l.held, l.held * range_agg(run.span) AS own,
+      array_agg(run.ord::int) AS ords, array_agg(l.held * int8multirange(run.span)) AS got
     FROM (
       SELECT epoch, int8range(first, first + count) AS span, ord
       FROM unnest(_epochs, _firsts, _counts) WITH ORDINALITY r(epoch, first, count, ord)
     ) run JOIN ff.lease l ON l.sub = _s.id AND l.epoch = run.epoch AND l.held && run.span
-  ), touched AS (
-    SELECT epoch, part, member, kind, held, held * range_agg(span) AS own
-    FROM hit GROUP BY epoch, part, member, kind, held
-  ), changed AS (
-    UPDATE ff.lease l SET until = CASE WHEN t.own = t.held THEN _until ELSE l.until END,
-      held = CASE WHEN t.own = t.held THEN t.held ELSE t.held - t.own END
-    FROM touched t WHERE l.sub = _s.id AND l.epoch = t.epoch AND l.part = t.part
-  ), split AS (
-    INSERT INTO ff.lease (sub, epoch, part, member, kind, until, held)
-    SELECT _s.id, t.epoch, (SELECT max(l.part) FROM ff.lease l WHERE l.sub = _s.id AND l.epoch = t.epoch)
-      + row_number() OVER (PARTITION BY t.epoch ORDER BY t.part), t.member, t.kind, _until, t.own
-    FROM touched t WHERE t.own <> t.held
-  )
-  SELECT array_agg(ord::int), array_agg(held * int8multirange(span)) INTO _ords, _got FROM hit;
+    GROUP BY l.slot, l.epoch, l.member, l.kind, l.held
+  LOOP
+    IF _l.own = _l.held THEN
+      UPDATE ff.lease SET until = _until WHERE sub = _s.id AND slot = _l.slot;
+    ELSE
+      UPDATE ff.lease SET held = held - _l.own WHERE sub = _s.id AND slot = _l.slot;
+      PERFORM ff.lay(_s.id, _l.epoch, _l.member, _l.kind, _until, _l.own);
+    END IF;
+    _ords := _ords || _l.ords;
+    _got := _got || _l.got;
+  END LOOP;
   IF _ords IS NOT NULL AND _until < _s.soonest THEN
     UPDATE ff.subscription SET soonest = _until WHERE id = _s.id;
   END IF;
@@ -180,11 +179,11 @@ BEGIN
   IF NOT FOUND THEN RETURN 0; END IF;
   UPDATE ff.story SET attempts = attempts - 1 FROM ff.lease l, ff.positions(l.held) p
   WHERE l.sub = _s.id AND l.member = _member AND l.kind = 's' AND story.sub = _s.id AND story.pos = p;
-  WITH given AS (DELETE FROM ff.lease WHERE sub = _s.id AND member = _member RETURNING kind, held)
   INSERT INTO ff.waiting (sub, pos, due)
   SELECT _s.id, p, CASE WHEN kind = 's' THEN NULL ELSE '-infinity'::timestamptz END
-  FROM given, ff.positions(given.held) p;
+  FROM ff.lease, ff.positions(held) p WHERE sub = _s.id AND member = _member;
   GET DIAGNOSTICS _released = ROW_COUNT;
+  PERFORM ff.free(_s.id, ARRAY(SELECT slot FROM ff.lease WHERE sub = _s.id AND member = _member));
   IF _released > 0 THEN PERFORM ff.wake(_name); END IF;
   RETURN _released;
 END $$;
@@ -210,8 +209,8 @@ BEGIN
   IF _dead IS NULL THEN RETURN; END IF;
   PERFORM ff.count(_s.id, ARRAY[_how], ARRAY[_got]);
   IF _keep THEN
-    INSERT INTO ff.dead_letter (sub, pos, generation, reason, error, attempts, first, last, body)
-    SELECT _s.id, p.pos, _s.generation, 'max_attempts',
+    INSERT INTO ff.dead_letter (name, pos, generation, reason, error, attempts, first, last, body)
+    SELECT _s.name, p.pos, _s.generation, 'max_attempts',
       'its process died while handling it' || CASE WHEN story.error = '' THEN '' ELSE '; before that: ' || story.error END,
       story.attempts, coalesce(story.first, _at), _at, p.body
     FROM unnest(_positions, _bodies) p(pos, body) JOIN ff.story ON story.sub = _s.id AND story.pos = p.pos

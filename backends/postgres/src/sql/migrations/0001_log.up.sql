@@ -65,6 +65,9 @@ CREATE TABLE ff.horizon (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   h bigint NOT NULL DEFAULT 0,
   trimmed bigint NOT NULL DEFAULT 0,
+  -- Losses up to here were noted; and the oldest event at the last look.
+  noted bigint NOT NULL DEFAULT 0,
+  oldest bigint,
   epoch text NOT NULL DEFAULT '',
   leader uuid,
   term bigint NOT NULL DEFAULT 0,
@@ -75,7 +78,10 @@ INSERT INTO ff.horizon DEFAULT VALUES;
 -- What went wrong with the log itself and was mended.
 CREATE TABLE ff.incident (
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
-  what text NOT NULL
+  what text NOT NULL,
+  -- Events that others removed, as many as are known.
+  loss boolean NOT NULL DEFAULT false,
+  lost bigint
 );
 
 -- Shared values.

@@ -29,20 +29,21 @@ CREATE TABLE ff.subscription (
   soonest    timestamptz NOT NULL DEFAULT 'infinity'
 ) WITH (fillfactor = 25, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
+-- Rows are used again and again, and no index holds what changes: the table stays small without being
+-- vacuumed. One that is free has epoch 0 and holds nothing.
 CREATE TABLE ff.lease (
   sub    int NOT NULL,
+  slot   int NOT NULL,
+  -- What is extended on its own is a row of its own with the same epoch.
   epoch  bigint NOT NULL,
-  -- What is extended on its own is a part of its own.
-  part   int NOT NULL DEFAULT 0,
   member bigint NOT NULL,
   -- f: fresh events that nothing else is known about; x: others too; s: one suspect.
   kind   "char" NOT NULL,
   until  timestamptz NOT NULL,
   -- What is not settled.
   held   int8multirange NOT NULL,
-  PRIMARY KEY (sub, epoch, part)
-) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
-CREATE INDEX lease_of_suspect ON ff.lease (sub, member) WHERE kind = 's';
+  PRIMARY KEY (sub, slot)
+) WITH (fillfactor = 25, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500);
 
 CREATE TABLE ff.waiting (
   sub int NOT NULL,
@@ -93,7 +94,8 @@ CREATE TABLE ff.tally (
 
 CREATE TABLE ff.dead_letter (
   id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  sub        int NOT NULL,
+  -- Its subscription; by name, so that it outlives one that is lost and made again.
+  name       text COLLATE "C" NOT NULL,
   pos        bigint NOT NULL,
   generation int NOT NULL,
   reason     text NOT NULL,
@@ -105,4 +107,10 @@ CREATE TABLE ff.dead_letter (
   -- The data before somebody edited them.
   original   bytea
 );
-CREATE INDEX dead_letter_of ON ff.dead_letter (sub, pos);
+CREATE INDEX dead_letter_of ON ff.dead_letter (name, pos);
+
+-- Subscriptions that were meant to go: what is gone but not here was lost, and is made again.
+CREATE TABLE ff.deleted (
+  name text COLLATE "C" PRIMARY KEY,
+  at   timestamptz NOT NULL DEFAULT clock_timestamp()
+);
