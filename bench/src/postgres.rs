@@ -14,13 +14,13 @@ use crate::report::Report;
 use crate::{Options, Outcome, machine, ours};
 
 /// Events of a publishing run, for every number of callers.
-const PUBLISH: [(usize, usize); 4] = [(1, 3_000), (64, 40_000), (256, 80_000), (1_024, 100_000)];
+const PUBLISH: [(usize, usize); 4] = [(1, 2_000), (64, 15_000), (256, 20_000), (1_024, 30_000)];
 /// Events of one batch, of a run, and callers.
 const BATCHES: [(usize, usize, usize); 2] = [(100, 150_000, 4), (1_000, 200_000, 4)];
 /// Events of a consuming run.
 const CONSUME: usize = 200_000;
 /// Events of an end-to-end run.
-const END_TO_END: usize = 80_000;
+const END_TO_END: usize = 20_000;
 /// Callers of an end-to-end run.
 const CALLERS: usize = 256;
 /// Events of an idle run.
