@@ -122,19 +122,16 @@ fn landed_with(landed: InFlight) -> String {
 fn healed(load: &Load, moment: u64, servers: &str, created: &mut bool) -> Result<String> {
     let limit = u64::try_from(RECOVERY.as_micros())?;
     let publishing = load.publishing_since(moment, RECOVERY);
-    if publishing.is_some() {
-        still_subscribed(load, servers, created)?;
-    } else {
-        load.wrong(&format!(
-            "a publisher was not served again within {RECOVERY:?}"
-        ));
-    }
     let delivering = load.delivering(RECOVERY);
-    if delivering.is_none() {
-        load.wrong(&format!(
-            "a subscription had no delivery again within {RECOVERY:?}"
-        ));
+    for (again, who) in [
+        (publishing, "a publisher was not acknowledged"),
+        (delivering, "a subscription had no delivery"),
+    ] {
+        if again.is_none() {
+            load.wrong(&format!("{who} again within {RECOVERY:?}"));
+        }
     }
+    still_subscribed(load, servers, created)?;
     let (publishing, delivering) = (publishing.unwrap_or(limit), delivering.unwrap_or(limit));
     Ok(format!("recovered {publishing} {delivering}"))
 }

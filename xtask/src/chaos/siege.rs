@@ -165,6 +165,10 @@ impl<'a> Scene<'a> {
         }
         let (publishes, settlements) = self.overseer.fault(moment)?;
         self.end()?;
+        if self.siege.keeps == Keeps::Nothing {
+            // The subscriptions are gone, which the checker notes; nothing would be delivered again.
+            self.up()?;
+        }
         let healed = chance::now();
         self.note(moment, healed)?;
         let (publishing, delivering) = self.overseer.healed(healed)?;
