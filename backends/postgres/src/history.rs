@@ -227,17 +227,18 @@ impl History for PostgresBackend {
         self.check_open()?;
         let id = EventId::parse(id)?;
         let last = self.log.caught_up().await?;
-        let sql = concat!(
-            "SELECT ",
-            columns!(),
-            " FROM ff.log WHERE id = $1 AND pos <= $3
-               AND ($2::text IS NULL OR source IN (SELECT number FROM ff.source WHERE name = $2))
-             ORDER BY pos"
-        );
-        let params: [Param<'_>; 3] = [&id_bytes(&id), &source.map(text), &last];
-        let rows = self.database.read(sql, &params).await?;
-        let rows = self.log.decode(&rows).await?;
-        Ok(rows.iter().filter_map(|row| recorded(row)).collect())
+        let rows = self
+            .database
+            .read(
+                "SELECT ff.with_id($1, $2)",
+                &[&id_bytes(&id), &source.map(text)],
+            )
+            .await?;
+        let positions = rows.iter().map(|row| get(row, 0));
+        let mut positions = positions.collect::<Result<Vec<i64>>>()?;
+        positions.retain(|position| *position <= last);
+        let rows = self.log.find(&positions).await?;
+        Ok(rows.values().filter_map(|row| recorded(row)).collect())
     }
 
     async fn deliveries(&self, position: Position) -> Result<Vec<DeliveryInfo>> {

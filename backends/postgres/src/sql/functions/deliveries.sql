@@ -27,3 +27,12 @@ LANGUAGE sql STABLE AS $$
   )
   ORDER BY l.pos, s.name
 $$;
+
+-- Where events with this id stand, of one source or of all. The planner does not know what the index of
+-- ids can rule out, and would rather read everything.
+CREATE FUNCTION ff.with_id(_id bytea, _source text) RETURNS SETOF bigint LANGUAGE plpgsql STABLE
+SET enable_seqscan = off AS $$
+BEGIN
+  RETURN QUERY SELECT pos FROM ff.log
+  WHERE id = _id AND (_source IS NULL OR source IN (SELECT number FROM ff.source WHERE name = _source));
+END $$;

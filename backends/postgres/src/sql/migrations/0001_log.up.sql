@@ -28,6 +28,8 @@ CREATE TABLE ff.log (
   data bytea NOT NULL
 ) PARTITION BY RANGE (pos);
 CREATE INDEX ON ff.log USING brin (recorded);
+-- Finds an event by its id, in a thousandth of the room that a tree of all of them would take.
+CREATE INDEX ON ff.log USING brin (id bytea_bloom_ops);
 -- The net below partitions that were not made in time.
 CREATE TABLE ff.log_rest PARTITION OF ff.log DEFAULT;
 
