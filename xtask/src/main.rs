@@ -32,10 +32,10 @@ usage: cargo xtask <task>
   chaos sqlite [--kills N] [--cuts N] [OPTION..]
            kills a server and cuts its power at random moments and compares what it acknowledged
            with what it holds; chaos memory shows the comparison fail
-  chaos redis|postgres [--kills N] [--stops N] [--cuts N] [--blackholes N] [--server-kills N] [OPTION..]
+  chaos redis|postgres [--kills N] [--stops N] [--cuts N] [--blackholes N] [--server-kills N]
+        [--group-deletions N] [--stream-deletions N] [OPTION..]
            the same with a broker behind two servers: the broker is killed or stopped, connections
-           to it are reset or go silent, and servers are killed; on redis also [--group-deletions N]
-           [--stream-deletions N]
+           to it are reset or go silent, servers are killed, what it keeps is deleted
            OPTION: --seconds N  --resume  --write FILE (results)  --debug (build)  --binary PATH";
 
 fn main() -> ExitCode {

@@ -32,7 +32,7 @@ impl Fault {
         match backend {
             "sqlite" => &[Self::Kill, Self::PowerCut],
             "memory" => &[Self::Kill],
-            "redis" => &[
+            "redis" | "postgres" => &[
                 Self::BrokerKill,
                 Self::Stop,
                 Self::Cut,
@@ -40,13 +40,6 @@ impl Fault {
                 Self::ServerKill,
                 Self::GroupDeletion,
                 Self::StreamDeletion,
-            ],
-            "postgres" => &[
-                Self::BrokerKill,
-                Self::Stop,
-                Self::Cut,
-                Self::Blackhole,
-                Self::ServerKill,
             ],
             _ => &[],
         }

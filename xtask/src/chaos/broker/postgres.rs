@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Engine, Keeps, program};
+use super::{Engine, Keeps, Kept, program};
 use crate::{Result, command};
 
 /// How long one question may take.
@@ -23,7 +23,7 @@ pub(super) const ENGINE: Engine = Engine {
     setting: "fsync on, synchronous_commit on",
     prepare,
     command: start,
-    delete: |_, _| Err("deletions are not tried on PostgreSQL".into()),
+    delete,
     ready: |address| is_ready(address).unwrap_or(false),
     url: |address| format!("postgres://postgres@{address}/postgres"),
 };
@@ -60,6 +60,21 @@ fn start(dir: &Path, port: u16, keeps: Keeps) -> Command {
         command.arg("-c").arg(format!("{name}={value}"));
     }
     command
+}
+
+/// By a client that knows nothing of what it deletes.
+fn delete(address: SocketAddr, kept: Kept) -> Result {
+    let sql = match kept {
+        Kept::Stream => "TRUNCATE fanfare.log",
+        Kept::Groups => {
+            "TRUNCATE fanfare.subscription, fanfare.lease, fanfare.waiting, fanfare.story, \
+             fanfare.lane, fanfare.tally"
+        }
+    };
+    let mut psql = Command::new(program("psql"));
+    psql.args(["-X", "-q", "-h", "127.0.0.1", "-U", "postgres", "-p"]);
+    psql.arg(address.port().to_string()).args(["-c", sql]);
+    command::output(psql).map(|_| ())
 }
 
 /// A program of it, run by who owns the directory.
