@@ -6,6 +6,7 @@
 mod native {
     mod broken;
     mod horizon;
+    mod keeping;
     mod loss;
     mod pooler;
     mod publish;

@@ -136,7 +136,7 @@ BEGIN
   END IF;
   PERFORM ff.patience();
   SELECT least(_upto, z.h, coalesce(ff.needed() - 1, z.h)) INTO cut FROM ff.horizon AS z;
-  SELECT * INTO part FROM ff.partition AS p WHERE p.events IS NOT NULL AND p.high - 1 <= cut ORDER BY p.low LIMIT 1;
+  SELECT * INTO part FROM ff.partition AS p WHERE p.events > 0 AND p.high - 1 <= cut ORDER BY p.low LIMIT 1;
   IF FOUND AND NOT EXISTS (SELECT FROM ff.log AS l WHERE l.pos < part.low) THEN
     IF ff.forget(part.high - 1) THEN
       -- Emptying it only disturbs its own readers; dropping it needs a moment without publishers.
