@@ -32,12 +32,12 @@ use crate::json::At;
 
 /// How long a delivery is ours; what a death leaves leased comes back after that.
 const LEASE: Duration = Duration::from_millis(500);
-/// How long settling everything may take.
-const DRAIN: Duration = Duration::from_mins(2);
+/// How long settling everything may stand still: how long it takes is the machine's affair.
+const STANDSTILL: Duration = Duration::from_secs(30);
 /// How long after a fault's end everything may take to go on.
 const RECOVERY: Duration = Duration::from_mins(1);
 /// Between two looks at the audit while draining.
-const LOOK: Duration = Duration::from_millis(100);
+const LOOK: Duration = Duration::from_millis(200);
 /// Events in one page of history.
 const PAGE: usize = 1_000;
 
@@ -196,11 +196,16 @@ fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
 fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
     load.drain(&words(servers));
     let mut http = Http::connect(first(servers))?;
-    let watch = Watchdog::over(DRAIN);
-    let mut last = audit(&mut http)?;
-    while last.1.values().any(|balance| balance.unsettled > 0) && !watch.left().is_zero() {
-        chance::pause(LOOK);
-        last = audit(&mut http)?;
+    let (mut left, mut watch) = (u64::MAX, Watchdog::over(STANDSTILL));
+    while left > 0 && !watch.left().is_zero() {
+        let (_, audit) = audit(&mut http)?;
+        let now = audit.values().map(|balance| balance.unsettled).sum();
+        if now != left {
+            (left, watch) = (now, Watchdog::over(STANDSTILL));
+        }
+        if left > 0 {
+            chance::pause(LOOK);
+        }
     }
     load.park(chance::now())?;
     load.record.sync()?;

@@ -63,7 +63,8 @@ impl Fault {
     pub(super) fn round(self) -> u64 {
         match self {
             Self::Kill | Self::PowerCut => 100,
-            Self::BrokerKill | Self::Cut | Self::ServerKill => 50,
+            Self::Cut | Self::ServerKill => 50,
+            Self::BrokerKill => 25,
             Self::Stop | Self::Blackhole | Self::GroupDeletion | Self::StreamDeletion => 10,
         }
     }

@@ -12,7 +12,7 @@ use crate::Result;
 use crate::command;
 
 /// The longest the checker may take for anything; the verdict drains first.
-const PATIENCE: Duration = Duration::from_mins(6);
+const PATIENCE: Duration = Duration::from_mins(20);
 
 /// The checker's process.
 #[derive(Debug)]
