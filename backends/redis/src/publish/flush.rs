@@ -258,17 +258,17 @@ type Copies = HashMap<Vec<u8>, Vec<Wanted>>;
 /// The first of each event, and the others by identity.
 fn tell_copies(batch: Vec<Wanted>) -> (Vec<Wanted>, Copies) {
     let mut seen = HashSet::with_capacity(batch.len());
-    let copied: Vec<bool> = batch
+    let again = batch
         .iter()
-        .map(|w| !seen.insert(&w.identity[..]))
-        .collect();
-    if !copied.contains(&true) {
-        return (batch, Copies::new());
-    }
+        .map(|wanted| !seen.insert(&wanted.identity[..]));
+    let again: Vec<bool> = again.collect();
     let mut copies = Copies::new();
+    if !again.contains(&true) {
+        return (batch, copies);
+    }
     let mut fresh = Vec::with_capacity(batch.len());
-    for (wanted, copied) in batch.into_iter().zip(copied) {
-        if copied {
+    for (wanted, again) in batch.into_iter().zip(again) {
+        if again {
             let same = copies.entry(wanted.identity.clone()).or_default();
             same.push(wanted);
         } else {

@@ -4,9 +4,10 @@
 -- A delivery with a body of its own was redriven: it is ours alone, and not pending.
 -- Whether there is such a subscription; what is needed to know about it first.
 local function known()
-  local m = redis.call('HMGET', S.meta, 'ver', 'group', 'kept', 'takeover')
+  local m = redis.call('HMGET', S.meta, 'ver', 'group', 'kept', 'takeover', 'again')
   S.group = m[2] == '1'
   S.kept, S.takeover = tonumber(m[3] or 0), tonumber(m[4] or 0)
+  S.again = m[5]
   return m[1]
 end
 
@@ -53,6 +54,9 @@ end
 -- read again and is still ours is recognised when it is claimed.
 local function restore_group(consumer)
   local mark = redis.call('HGET', S.meta, 'mark')
+  -- Up to here it is read again.
+  S.again = redis.call('HGET', S.meta, 'frontier')
+  redis.call('HSET', S.meta, 'again', S.again)
   local missing, last = redis.call('EXISTS', STREAM) == 0, redis.call('HGET', NUMBERS, 'last')
   redis.call('XGROUP', 'CREATE', STREAM, S.name, mark, 'MKSTREAM')
   -- Ids go on above those before.
@@ -90,7 +94,10 @@ local function leave_group(position, t)
   if not S.group or is_redriven(position) then return true end
   if unkept(t) and owner(position) == 'others' then return false end
   local id = id_of(position)
-  if redis.call('XACK', STREAM, S.name, id) == 1 then return true end
+  if redis.call('XACK', STREAM, S.name, id) == 1 then
+    if S.again and position <= S.again and group_end() < position then redis.call('ZADD', S.done, 0, position) end
+    return true
+  end
   -- Where it is gone from the stream too, nobody else has it.
   if group_end() then return #redis.call('XRANGE', STREAM, id, id) == 0 end
   -- The group is gone, and its list with it: when this is read again it is passed over.

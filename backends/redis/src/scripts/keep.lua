@@ -18,6 +18,8 @@ end
 local last = group_end()
 if last > redis.call('HGET', S.meta, 'frontier') then redis.call('HSET', S.meta, 'frontier', last) end
 
+if S.again and last >= S.again then redis.call('HDEL', S.meta, 'again') end
+
 local function give_up(position)
   gone = gone + 1
   redis.call('ZREM', S.due, position)

@@ -8,7 +8,7 @@ use fanfare_conformance::broker::Broker;
 use fanfare_core::backend::Backend;
 use fanfare_core::clock::Clock;
 use fanfare_core::consumer::Consumer;
-use fanfare_core::dead_letter::DeadBody;
+use fanfare_core::dead_letter::{DeadBody, DeadLetterFilter, Selection};
 use fanfare_core::delivery::{Delivery, Settled, Settlement};
 use fanfare_core::error::ErrorKind;
 use fanfare_redis::{Groups, RedisBackend, RedisConfig};
@@ -40,7 +40,7 @@ async fn opened() -> (Broker, Arc<RedisBackend>, Arc<dyn Consumer>) {
 }
 
 fn json(n: usize) -> String {
-    format!(r#"{{"event_id":"e-{n}","event_type":"SOURCE_CREATED","source_id":"s-{n}","#,)
+    format!(r#"{{"event_id":"e-{n}","event_type":"SOURCE_CREATED","source_id":"s-{n}","#)
         + r#""timestamp":"2026-11-20T10:00:00Z","payload":{"previous":null,"rate_limit":"10/s"}}"#
 }
 
@@ -315,7 +315,7 @@ async fn an_event_without_end_is_given_up_and_its_bytes_are_kept() {
             .iter()
             .any(|l| matches!(&l.body, DeadBody::Raw(bytes) if bytes == "not json"))
     );
-    let all_of_them = fanfare_core::dead_letter::Selection::Filter(Default::default());
+    let all_of_them = Selection::Filter(DeadLetterFilter::default());
     let acted = backend
         .dead_letters()
         .redrive(&all_of_them, 10)
@@ -337,29 +337,32 @@ async fn the_deliveries_of_a_process_that_died_go_to_another_and_back_to_the_ser
     drop((consumer, dying));
     let mut theirs = client(&broker).await;
     let rest = they_read(&mut theirs, 10, None).await;
-    let mut came: BTreeSet<_> = rest.iter().map(|(_, entry)| their_id(entry)).collect();
+    let mut came: BTreeMap<_, _> = rest
+        .into_iter()
+        .map(|(id, entry)| (their_id(&entry), id))
+        .collect();
     while came.len() < 4 {
         let mut claim = redis::cmd("XAUTOCLAIM");
-        claim.arg("source-events").arg("all").arg("crawler-theirs");
         claim
+            .arg("source-events")
+            .arg("all")
+            .arg("crawler-theirs")
             .arg(TAKEOVER.as_millis().to_string())
-            .arg("0")
-            .arg("COUNT")
-            .arg(10);
-        let claimed: (String, Entries) =
-            redis::from_redis_value(first_two(claim.query_async(&mut theirs).await.unwrap()))
-                .unwrap();
-        came.extend(claimed.1.iter().map(|(_, entry)| their_id(entry)));
+            .arg("0");
+        let answer = claim.query_async(&mut theirs).await.unwrap();
+        let claimed: (String, Entries) = redis::from_redis_value(first_two(answer)).unwrap();
+        let claimed = claimed.1.into_iter();
+        came.extend(claimed.map(|(id, entry)| (their_id(&entry), id)));
         Clock::system().sleep(Duration::from_millis(50)).await;
     }
-    // When one of ours comes back it leaves to them what is theirs now.
+    for id in came.values() {
+        command(&broker, &["XACK", "source-events", "all", id]).await;
+    }
+    // When one of ours comes back it does not do again what they did.
     let backend = RedisBackend::open(config(&broker, "crawler-again"))
         .await
         .unwrap();
     let consumer = join(&backend).await;
-    for (id, _) in rest {
-        command(&broker, &["XACK", "source-events", "all", &id]).await;
-    }
     they_publish_many(&broker, 4, 1).await;
     let next = take(&consumer, 1).await;
     assert_eq!(ids(&next), BTreeSet::from(["e-4".into()]));
