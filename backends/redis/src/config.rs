@@ -1,5 +1,6 @@
 //! The options of the Redis backend.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fanfare_core::clock::Clock;
@@ -23,8 +24,13 @@ pub enum Groups {
 /// Server, stream, bounds and clock.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://user:password@host:port/database`, or `unix:` and a path.
+    /// `redis://user:password@host:port/database`, `rediss:` for TLS, or `redis+unix:` and a path.
     pub url: String,
+    /// The file with the certificates (PEM) that sign the server's, for `rediss:`. Default: those
+    /// that the system trusts.
+    pub tls_ca: Option<PathBuf>,
+    /// Our own certificate and its key (PEM files), where the server asks for one.
+    pub tls_identity: Option<(PathBuf, PathBuf)>,
     /// The stream's key. Everything else stands under `{stream}:ff:`.
     pub stream: String,
     /// How events stand in the stream's entries. Default: frames.
@@ -71,6 +77,8 @@ impl RedisConfig {
     pub fn new(url: impl Into<String>, stream: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            tls_ca: None,
+            tls_identity: None,
             stream: stream.into(),
             form: Form::default(),
             groups: Groups::default(),

@@ -1,6 +1,11 @@
 //! Connections: one shared and pipelined for commands, replaced when it breaks; others without
 //! response timeout for blocking reads. And the few shapes of answers that scripts give.
 
+#[cfg(not(feature = "tls"))]
+mod plain;
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::sync::Arc;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
@@ -8,6 +13,10 @@ use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
+#[cfg(not(feature = "tls"))]
+use self::plain::client;
+#[cfg(feature = "tls")]
+use self::tls::client;
 use crate::config::RedisConfig;
 use crate::error::{had_ended, is_broken, map, not_connected, unexpected};
 use crate::scripts::Script;
@@ -37,7 +46,7 @@ pub(crate) enum Fsync {
 impl Wire {
     /// Connects, and checks that the server can do what is needed.
     pub(crate) async fn open(config: RedisConfig) -> Result<(Arc<Self>, Fsync)> {
-        let client = redis::Client::open(config.url.as_str()).map_err(map)?;
+        let client = client(&config)?;
         let wire = Arc::new(Self {
             client,
             prefix: config.prefix(),

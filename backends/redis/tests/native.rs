@@ -9,5 +9,6 @@ mod native {
     mod refusals;
     pub(super) mod stage;
     mod stream;
+    mod tls;
     mod wire;
 }

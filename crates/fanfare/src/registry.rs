@@ -33,7 +33,7 @@ struct Entry {
     verify: fn(Address) -> Verifying,
 }
 
-static BACKENDS: [Entry; 4] = [
+static BACKENDS: [Entry; 6] = [
     Entry {
         scheme: "memory",
         example: "memory:",
@@ -51,6 +51,20 @@ static BACKENDS: [Entry; 4] = [
     Entry {
         scheme: "redis",
         example: "redis://HOST:PORT",
+        open: |address| Box::pin(redis(address)),
+        back_up: |_, _| Err(refused("redis makes its own backups")),
+        verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
+    },
+    Entry {
+        scheme: "rediss",
+        example: "rediss://HOST:PORT",
+        open: |address| Box::pin(redis(address)),
+        back_up: |_, _| Err(refused("redis makes its own backups")),
+        verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
+    },
+    Entry {
+        scheme: "redis+unix",
+        example: "redis+unix:FILE",
         open: |address| Box::pin(redis(address)),
         back_up: |_, _| Err(refused("redis makes its own backups")),
         verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
@@ -218,8 +232,16 @@ fn redis_config(mut address: Address) -> Result<RedisConfig> {
         Some(_) => foreign_stream(&mut address)?,
         None => address.take_stream()?,
     };
-    let url = format!("{}:{}", address.scheme(), address.path());
-    let mut config = RedisConfig::new(url, stream);
+    let mut config = RedisConfig::new(redis_url(&mut address)?, stream);
+    config.tls_ca = address.take("ca").map(PathBuf::from);
+    config.tls_identity = match (address.take("cert"), address.take("key")) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+        _ => {
+            let detail = "`cert` and `key` in a rediss: URL belong together";
+            return Err(Error::invalid("/backend", detail));
+        }
+    };
     config.max_data_bytes = MAX_DATA_BYTES;
     if let Some(bytes) = address.take_number("max_bytes")? {
         config.max_bytes = bytes;
@@ -241,6 +263,15 @@ fn redis_config(mut address: Address) -> Result<RedisConfig> {
     }
     address.finish()?;
     Ok(config)
+}
+
+/// As the client reads it; a socket file has its database among the parameters.
+fn redis_url(address: &mut Address) -> Result<String> {
+    if address.scheme() != "redis+unix" {
+        return Ok(format!("{}:{}", address.scheme(), address.path()));
+    }
+    let database: u32 = address.take_number("database")?.unwrap_or(0);
+    Ok(format!("redis+unix://{}?db={database}", address.path()))
 }
 
 /// Others name their streams as they like.
