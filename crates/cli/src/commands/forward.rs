@@ -119,7 +119,14 @@ impl Forward {
         to.shutdown(GRACE).await?;
         forwarding?;
         ended?;
-        note("stopped");
+        let name = self.name.parse()?;
+        let counters = from.telemetry().forwarding(&name);
+        note(&format!(
+            "stopped; {} forwarded, {} of them known there already, {} refused",
+            counters.forwarded.get(),
+            counters.duplicates.get(),
+            counters.refused.get(),
+        ));
         Ok(())
     }
 
