@@ -82,6 +82,18 @@ impl Given {
         self.reading.load(Ordering::Acquire)
     }
 
+    /// Drops what was claimed, up to there; others may have dropped it before.
+    fn claimed(&self, last: u128) {
+        let mut events = self.events.lock();
+        while events
+            .0
+            .front()
+            .is_some_and(|(position, _)| *position <= last)
+        {
+            events.0.pop_front();
+        }
+    }
+
     /// Drops what lay here for long; whether there was anything.
     fn forget(&self, now: Timestamp) -> bool {
         let mut events = self.events.lock();
@@ -161,8 +173,8 @@ impl Inner {
         let Some(taken) = granted.fresh else {
             return Ok(Asked::Nothing(granted.next));
         };
-        if !stored.spec.ordered {
-            self.given.events.lock().0.drain(..taken);
+        if let Some((last, _)) = taken.checked_sub(1).and_then(|at| events.get(at)) {
+            self.given.claimed(*last);
         }
         if granted.epoch == 0 {
             if taken > 0 {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use fanfare_conformance::broker::{Fault, Proxy};
 use fanfare_core::backend::Backend;
-use fanfare_core::clock::Clock;
 use fanfare_core::delivery::Settled;
 use fanfare_core::error::ErrorKind;
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::subscription::{Start, SubscriptionSpec};
+use tokio::sync::watch;
 
 use super::stage::{
     ack, all, counts, drain, events, join, open, publish, publish_surely, server, subscribe, within,
@@ -20,17 +20,17 @@ async fn nothing_acknowledged_is_lost_when_the_server_is_killed() {
     let backend = open(broker.address()).await;
     let consumer = subscribe(&backend, Duration::from_secs(2)).await;
     let events = events(200);
+    let (progress, mut published) = watch::channel(0);
     let publishing = async {
         for event in &events {
             publish_surely(&backend, event).await;
+            progress.send_modify(|n| *n += 1);
         }
     };
     let killing = async {
-        let clock = Clock::system();
-        for _ in 0..4 {
-            clock.sleep(Duration::from_millis(200)).await;
+        for round in 0..4 {
+            published.wait_for(|n| *n >= 10 + 45 * round).await.unwrap();
             broker.kill().unwrap();
-            clock.sleep(Duration::from_millis(100)).await;
             broker.restart().await.unwrap();
         }
     };
@@ -45,15 +45,16 @@ async fn broken_connections_are_replaced() {
     let backend = open(proxy.address()).await;
     let consumer = subscribe(&backend, Duration::from_secs(2)).await;
     let events = events(100);
+    let (progress, mut published) = watch::channel(0);
     let publishing = async {
         for event in &events {
             publish_surely(&backend, event).await;
+            progress.send_modify(|n| *n += 1);
         }
     };
     let breaking = async {
-        let clock = Clock::system();
         for round in 0..12 {
-            clock.sleep(Duration::from_millis(60)).await;
+            published.wait_for(|n| *n >= 4 + 8 * round).await.unwrap();
             match round % 4 {
                 0 => proxy.cut(),
                 1 => proxy.reset(),

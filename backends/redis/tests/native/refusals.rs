@@ -60,6 +60,17 @@ async fn what_the_server_refuses_says_why() {
 }
 
 #[tokio::test]
+async fn a_key_that_holds_something_else_is_a_conflict() {
+    let broker = server().await;
+    let backend = open(broker.address()).await;
+    command(&broker, &["SET", "orders", "a text"]).await;
+    let error = publish(&backend, &events(1)[0]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    let error = refused(config(broker.address())).await;
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+}
+
+#[tokio::test]
 async fn a_server_that_is_too_old_is_named() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0))
