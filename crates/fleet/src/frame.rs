@@ -20,7 +20,12 @@ const TEXT: u8 = 1;
 
 /// The events as one frame.
 pub fn encode(events: &[Event]) -> Vec<u8> {
-    let size: usize = events.iter().map(|event| event.size() + 32).sum();
+    encode_all(events.iter())
+}
+
+/// The same, of events that do not stand together.
+pub fn encode_all<'a>(events: impl ExactSizeIterator<Item = &'a Event> + Clone) -> Vec<u8> {
+    let size: usize = events.clone().map(|event| event.size() + 32).sum();
     let mut out = Vec::with_capacity(size + 8);
     out.push(VERSION);
     write_number(events.len(), &mut out);

@@ -12,7 +12,7 @@ mod subscription;
 
 pub use consumer::FleetConsumer;
 pub use engine::{Answer, Ask, Engine, Granted, How, Page, Run, neighbours};
-pub use frame::{decode, encode};
+pub use frame::{decode, encode, encode_all};
 pub use settle::settle;
 pub use slot::Slot;
 pub use subscription::{Interest, Stored, corrupt, read_spec, texts, unknown, write_spec};
