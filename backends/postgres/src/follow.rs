@@ -98,7 +98,7 @@ async fn follow(log: Arc<Log>, first: Watch, mut closed: watch::Receiver<bool>) 
         let watching = async {
             let mut watch = match first.take() {
                 Some(watch) => watch,
-                None => Watch::open(&log).await?,
+                None => Watch::open_again(&log).await?,
             };
             pause = RECONNECT.0;
             watch.run(&mut ending).await
@@ -159,6 +159,16 @@ struct Watch {
 }
 
 impl Watch {
+    /// A server may fall silent once it is connected, too.
+    async fn open_again(log: &Arc<Log>) -> Result<Self> {
+        let config = &log.database.config;
+        let limit = config.connect_timeout + config.response_timeout;
+        tokio::select! {
+            opened = Self::open(log) => opened,
+            () = config.clock.sleep(limit) => Err(silent()),
+        }
+    }
+
     async fn open(log: &Arc<Log>) -> Result<Self> {
         if migrate::up(&log.database, log.horizon()).await? {
             let stream = &log.database.config.stream;
