@@ -39,8 +39,9 @@ const SOME: u64 = 100;
 /// The longest `SIGSTOP` of a broker, in a campaign and in the tests.
 const STOP: Duration = Duration::from_secs(10);
 const SHORT_STOP: Duration = Duration::from_secs(3);
-/// How often each fault comes in the tests.
+/// How often each fault comes in the tests, and how long the faults of one broker may take there.
 const FEW: u64 = 3;
+const BROKER: Duration = Duration::from_mins(4);
 
 /// What to do, from the command line.
 #[derive(Debug, Clone)]
@@ -154,7 +155,10 @@ pub(crate) fn for_some_minutes() -> Result<Report> {
         ..options("sqlite").each(u64::MAX)
     })?;
     for broker in ["redis", "postgres"] {
-        report.add(campaign(&options(broker).each(FEW))?);
+        report.add(campaign(&Options {
+            limit: Some(BROKER),
+            ..options(broker).each(FEW)
+        })?);
     }
     Ok(report)
 }

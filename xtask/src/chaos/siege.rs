@@ -177,7 +177,12 @@ impl<'a> Scene<'a> {
         }
         tally.publishing.push(publishing);
         tally.delivering.push(delivering);
-        if publishes > 0 && settlements > 0 {
+        // What is deleted is deleted, whoever asks just then.
+        let deletion = matches!(
+            self.siege.fault,
+            Fault::GroupDeletion | Fault::StreamDeletion
+        );
+        if deletion || publishes > 0 && settlements > 0 {
             tally.landed += 1;
             tally.publishes_in_flight += publishes;
             tally.settlements_in_flight += settlements;
