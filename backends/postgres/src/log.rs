@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use fanfare_core::error::Result;
+use fanfare_core::error::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -111,7 +111,8 @@ impl Log {
     }
 
     /// The horizon, once everything that was committed before this call lies below it. Behind a
-    /// transaction that stays open it answers after a bounded wait what there is.
+    /// transaction that stays open it answers after a bounded wait what there is. Where that is
+    /// only because nobody follows the log, it is an error: what is there would look like all.
     pub(crate) async fn caught_up(&self) -> Result<i64> {
         let newest = "SELECT coalesce(max(pos), 0) FROM ff.log";
         let newest = self.database.read(newest, &[]).await?;
@@ -122,14 +123,30 @@ impl Log {
         loop {
             appended.mark_unchanged();
             let horizon = self.horizon();
-            if horizon >= newest || clock.now() >= until {
+            if horizon >= newest {
                 return Ok(horizon);
+            }
+            if clock.now() >= until {
+                return self.stored_horizon().await;
             }
             self.heard.notify_one();
             tokio::select! {
                 _ = appended.changed() => {}
                 () = clock.sleep_until(until) => {}
             }
+        }
+    }
+
+    /// The horizon that whoever leads has written down.
+    async fn stored_horizon(&self) -> Result<i64> {
+        let stored = "SELECT h, until > clock_timestamp() FROM ff.horizon";
+        let rows = self.database.read(stored, &[]).await?;
+        match rows.first() {
+            Some(row) if get(row, 1)? => Ok(self.horizon().max(get(row, 0)?)),
+            _ => Err(Error::new(
+                ErrorKind::Unavailable,
+                "nobody follows the log of this stream now",
+            )),
         }
     }
 
