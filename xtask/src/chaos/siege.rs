@@ -33,6 +33,9 @@ const BRACED: (u64, u64) = (5_000, 30_000);
 const AWAY: (u64, u64) = (0, 500_000);
 /// The ending of the broker's own log.
 const BROKER: &str = "broker";
+/// Before the stream is deleted: backends look every 5 s whether something is gone, and what nobody
+/// has seen yet nobody misses.
+const SEEN: Duration = Duration::from_secs(7);
 /// The shortest stop.
 const STOP: u64 = 1_000_000;
 
@@ -153,6 +156,9 @@ impl<'a> Scene<'a> {
 
     /// One fault and what follows.
     fn fault(&mut self, tally: &mut Tally) -> Result {
+        if self.siege.fault == Fault::StreamDeletion {
+            chance::pause(SEEN);
+        }
         self.wait(CALM);
         self.overseer.brace()?;
         self.wait(BRACED);
