@@ -82,7 +82,7 @@ pub(crate) struct Overrides {
     /// A TOML file; unknown keys are errors.
     #[arg(long, env = "FANFARE_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The backend: sqlite:DIR or memory:, with ?stream=NAME.
+    /// The backend: sqlite:DIR, memory:, redis://HOST or postgres://HOST/DATABASE, with ?stream=NAME.
     #[arg(
         long,
         env = "FANFARE_BACKEND",
