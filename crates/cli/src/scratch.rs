@@ -1,5 +1,5 @@
-//! A place on the user's own backend where nothing of theirs is: what `conformance` and `bench`
-//! write goes there and is removed with it.
+//! A place on the user's own backend where nothing of theirs is, for what `conformance` and `bench`
+//! write. Files are removed with it; streams on a server are not yet.
 
 use std::path::{Path, PathBuf};
 

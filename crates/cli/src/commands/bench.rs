@@ -33,8 +33,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Measure a backend.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
-    /// The backend: sqlite:DIR, memory:, redis://HOST or postgres://HOST/DATABASE; what is written
-    /// there is removed at the end.
+    /// The backend: sqlite:DIR, memory:, redis://HOST or postgres://HOST/DATABASE. Files are removed
+    /// at the end; streams on a server stay there.
     #[arg(value_name = "URL")]
     backend: String,
     /// Events in total.

@@ -18,7 +18,8 @@ use crate::scratch::Scratch;
 /// Run the conformance suite against a backend.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Conformance {
-    /// The backend: sqlite:DIR, memory:, redis://HOST or postgres://HOST/DATABASE.
+    /// The backend: sqlite:DIR, memory:, redis://HOST or postgres://HOST/DATABASE. Files are removed
+    /// at the end; streams on a server stay there.
     #[arg(value_name = "URL")]
     backend: String,
     /// Only cases whose topic::name contains this; may be repeated.
