@@ -15,6 +15,8 @@ use crate::{Result, command};
 
 /// How long one question may take.
 const PROBE: Duration = Duration::from_millis(300);
+/// How often a deletion is tried that gets in the way of others.
+const DELETIONS: u32 = 10;
 /// Users to run it, the first that there is.
 const PLAIN: [&str; 2] = ["postgres", "nobody"];
 
@@ -71,10 +73,18 @@ fn delete(address: SocketAddr, kept: Kept) -> Result {
              fanfare.lane, fanfare.tally"
         }
     };
-    let mut psql = Command::new(program("psql"));
-    psql.args(["-X", "-q", "-h", "127.0.0.1", "-U", "postgres", "-p"]);
-    psql.arg(address.port().to_string()).args(["-c", sql]);
-    command::output(psql).map(|_| ())
+    let mut tries = DELETIONS;
+    loop {
+        let mut psql = Command::new(program("psql"));
+        psql.args(["-X", "-q", "-h", "127.0.0.1", "-U", "postgres", "-p"]);
+        psql.arg(address.port().to_string()).args(["-c", sql]);
+        tries -= 1;
+        match command::output(psql) {
+            // The server ends one of those that wait for each other, and here it was us.
+            Err(error) if tries > 0 && error.to_string().contains("deadlock detected") => {}
+            done => return done.map(|_| ()),
+        }
+    }
 }
 
 /// A program of it, run by who owns the directory.
