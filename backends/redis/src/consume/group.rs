@@ -26,8 +26,8 @@ use crate::{loss, scripts};
 
 /// How long one blocking read waits.
 const BLOCK: Duration = Duration::from_secs(2);
-/// How long a close waits for a read that it ended.
-const PARTING: Duration = Duration::from_secs(1);
+/// How long a close, or a receive that is over, waits for a read that is about to end.
+const PARTING: Duration = Duration::from_secs(5);
 /// How long what was given waits here for a receive.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Between attempts to reach a server that is gone: the first pause and the longest.
@@ -328,6 +328,7 @@ impl Inner {
 /// Reads whenever a receive waits.
 async fn read(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
     let mut pause = RECONNECT.0;
+    let mut broke = false;
     let Some(mut wanted) = member.upgrade().map(|inner| inner.given.wanted.subscribe()) else {
         return;
     };
@@ -341,7 +342,7 @@ async fn read(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
         let ended = tokio::select! {
             biased;
             _ = closed.wait_for(|closed| *closed) => Ok(()),
-            ended = read_on(&member, &mut wanted, &mut pause) => ended,
+            ended = read_on(&member, &mut wanted, &mut pause, &mut broke) => ended,
         };
         let Some(inner) = member.upgrade() else {
             return;
@@ -357,21 +358,25 @@ async fn read(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
         if let Err(error) = loss::look(&inner.wire, &inner.log).await {
             tracing::debug!(group = %inner.name, %error, "cannot look whether events are gone");
         }
-        if let Err(error) = inner.keep_group(true).await {
-            tracing::debug!(group = %inner.name, %error, "cannot look after the consumer group");
-        }
+        broke = true;
         drop(inner);
         clock.sleep(pause).await;
         pause = (pause * 2).min(RECONNECT.1);
     }
 }
 
-/// Reads on one connection until it breaks, or until the member closes.
+/// Reads on one connection until it breaks, or until the member closes. What a read that broke was
+/// given and nobody heard of comes back first.
 async fn read_on(
     member: &Weak<Inner>,
     wanted: &mut watch::Receiver<Want>,
     pause: &mut Duration,
+    broke: &mut bool,
 ) -> Result<()> {
+    if *broke && let Some(inner) = member.upgrade() {
+        inner.keep_group(true).await?;
+        *broke = false;
+    }
     let mut connection: Option<MultiplexedConnection> = None;
     loop {
         let want = wanted.wait_for(|want| *want != Want::Nothing).await;
