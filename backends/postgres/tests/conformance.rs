@@ -64,7 +64,8 @@ impl Postgres {
             url: broker.url_at(proxy.address()),
             connect_timeout: Duration::from_secs(4),
             response_timeout: Duration::from_secs(3),
-            publish_timeout: Duration::from_secs(2),
+            // Before the bus does, which then could only say that it does not know.
+            publish_timeout: Duration::from_millis(1_500),
             ..self.config(stream).await?
         };
         Ok(Breakable {
