@@ -65,23 +65,6 @@ async fn no_call_waits_for_a_server_that_is_silent() {
 }
 
 #[tokio::test]
-async fn silence_while_connecting_ends() {
-    let broker = server().await;
-    let proxy = Proxy::start(broker.address()).await.unwrap();
-    let backend = open(proxy.address()).await;
-    let member = member(&backend).await;
-    publish(&backend, &event("first")).await.unwrap();
-    assert_eq!(take(&member, 1).await, ["first"]);
-    // Whoever connects now is never answered, not even when the line is well again.
-    proxy.set(Fault::Blackhole);
-    proxy.cut();
-    publish(&backend, &event("lost")).await.unwrap_err();
-    proxy.set(Fault::None);
-    publish_surely(&backend, &event("second")).await;
-    assert!(take(&member, 1).await.contains(&"second".to_owned()));
-}
-
-#[tokio::test]
 async fn a_connection_that_breaks_in_a_publish_leaves_it_unknown_and_repeating_it_is_safe() {
     let broker = server().await;
     let proxy = Proxy::start(broker.address()).await.unwrap();
