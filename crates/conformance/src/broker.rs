@@ -19,7 +19,7 @@ use fanfare_core::clock::Clock;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-pub use engine::{Durability, Engine, postgres, redis};
+pub use engine::{Durability, Engine, nats, postgres, redis};
 pub use proxy::{Fault, Proxy};
 
 /// How long a broker may take to accept connections.
@@ -210,6 +210,14 @@ mod tests {
     async fn a_private_postgres_is_killed_stopped_and_started_again() {
         let broker = Broker::start(postgres(), Durability::Always).await.unwrap();
         check(postgres(), &broker).await;
+    }
+
+    #[tokio::test]
+    async fn a_private_nats_is_killed_stopped_and_started_again() {
+        let broker = Broker::start(nats(), Durability::Always).await.unwrap();
+        let other = Broker::start(nats(), Durability::Off).await.unwrap();
+        assert_ne!(broker.address(), other.address());
+        check(nats(), &broker).await;
     }
 
     async fn check(engine: Engine, broker: &Broker) {

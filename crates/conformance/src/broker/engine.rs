@@ -1,6 +1,7 @@
 //! What differs between the brokers: program, arguments, and how one tells that it is ready. A new
 //! engine is one more function at the end of this file, or a file of its own.
 
+mod nats;
 mod postgres;
 
 use std::io::{self, Read, Write};
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+pub use nats::nats;
 pub use postgres::postgres;
 
 /// How long one question to a starting broker may take.
