@@ -32,6 +32,16 @@ impl Postgres {
         Ok(PostgresConfig::new(self.server().await?.url(), stream))
     }
 
+    /// As somebody with a connection of their own.
+    async fn run(&self, sql: &str) -> Result<(), BoxError> {
+        let (client, connection) =
+            tokio_postgres::connect(&self.server().await?.url(), NoTls).await?;
+        let driving = tokio::spawn(connection);
+        client.batch_execute(sql).await?;
+        drop(client);
+        Ok(driving.await??)
+    }
+
     /// As an application with a connection of its own.
     async fn transaction(
         &self,
@@ -93,6 +103,11 @@ impl Target for Postgres {
     ) -> Option<Result<()>> {
         let ended = self.transaction(stream, events, end).await;
         Some(ended.map_err(|e| Error::new(ErrorKind::Internal, "no transaction").because(e)))
+    }
+
+    async fn lose(&self, stream: &str) -> Option<Result<()>> {
+        let lost = self.run(&format!("TRUNCATE fanfare_{stream}.log")).await;
+        Some(lost.map_err(|e| Error::new(ErrorKind::Unavailable, "not deleted").because(e)))
     }
 
     async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {

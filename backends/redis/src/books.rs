@@ -181,16 +181,33 @@ impl RedisBackend {
 
     pub(crate) async fn audited(&self, snapshot: Snapshot) -> Result<Audited> {
         let stored = &snapshot.stored;
-        let (balance, below, above) = self.balance(&snapshot).await?;
+        let (mut balance, below, above) = self.balance(&snapshot).await?;
+        let removed = snapshot.total('v') + self.removed_by_others(&mut balance).await?;
         let mut breaches = Vec::new();
         for (block, missing) in balance.into_iter().filter(|(_, missing)| *missing != 0) {
             breaches.push(self.breach(&snapshot, block, missing).await?);
         }
         Ok(Audited {
             name: stored.spec.name.clone(),
-            counts: snapshot.counts(below + snapshot.total('v'), above),
+            counts: snapshot.counts(below + removed, above),
             breaches,
         })
+    }
+
+    /// On a stream of others, what was settled and is gone from its beginning; out of the balance.
+    async fn removed_by_others(&self, balance: &mut BTreeMap<u128, i64>) -> Result<u64> {
+        if !self.wire.config.form.is_foreign() {
+            return Ok(0);
+        }
+        let page = self.log.page(0).await?;
+        let first = page.first().map_or(u128::MAX, |frame| block_of(frame.head));
+        let mut removed = 0;
+        balance.retain(|block, missing| {
+            let gone = *block <= first && *missing < 0;
+            removed += if gone { missing.unsigned_abs() } else { 0 };
+            !gone
+        });
+        Ok(removed)
     }
 
     async fn breach(&self, snapshot: &Snapshot, block: u128, missing: i64) -> Result<Breach> {

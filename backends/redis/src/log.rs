@@ -174,6 +174,11 @@ impl Log {
         self.trouble.lock().clone()
     }
 
+    /// The newest entry that was read, if any is still held.
+    pub(crate) fn newest(&self) -> Option<u128> {
+        self.cache.lock().frames.back().map(|frame| frame.head)
+    }
+
     /// Some frames with events after `position`, in order: none at the end of the stream.
     pub(crate) async fn after(&self, position: u128) -> Result<Vec<Arc<Frame>>> {
         {

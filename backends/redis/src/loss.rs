@@ -65,7 +65,8 @@ pub(crate) async fn look(wire: &Wire, log: &Log) -> Result<(Losses, String)> {
     let needed = needed(wire).await?;
     let mut counted = Vec::new();
     for _ in 0..TRIES {
-        let mut arguments = Arguments::default().text(&needed);
+        let seen = log.newest().map_or_else(String::new, entry_of);
+        let mut arguments = Arguments::default().text(&needed).text(seen);
         for part in &counted {
             arguments = arguments.text(part);
         }

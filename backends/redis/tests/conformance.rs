@@ -45,17 +45,21 @@ impl Redis {
         })
     }
 
-    /// As another service would.
+    /// What another service would write.
     async fn add_entry(&self, stream: &str, bytes: &[u8]) -> Result<(), BoxError> {
-        let client = redis::Client::open(self.server().await?.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
         let field = match self.form {
             Form::Frames => "f",
             Form::Entries(_) => "event",
         };
         let mut add = redis::cmd("XADD");
         add.arg(stream).arg("*").arg(field).arg(bytes);
-        Ok(add.exec_async(&mut connection).await?)
+        self.as_another(&add).await
+    }
+
+    async fn as_another(&self, command: &redis::Cmd) -> Result<(), BoxError> {
+        let client = redis::Client::open(self.server().await?.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        Ok(command.exec_async(&mut connection).await?)
     }
 
     /// Through a proxy of its own, and impatient.
@@ -90,6 +94,13 @@ impl Target for Redis {
     async fn write_past(&self, stream: &str, bytes: &[u8]) -> Option<Result<()>> {
         let written = self.add_entry(stream, bytes).await;
         Some(written.map_err(|e| Error::new(ErrorKind::Unavailable, "no entry").because(e)))
+    }
+
+    async fn lose(&self, stream: &str) -> Option<Result<()>> {
+        let mut delete = redis::cmd("DEL");
+        delete.arg(stream);
+        let lost = self.as_another(&delete).await;
+        Some(lost.map_err(|e| Error::new(ErrorKind::Unavailable, "not deleted").because(e)))
     }
 
     async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {

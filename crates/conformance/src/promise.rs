@@ -164,7 +164,7 @@ pub const PROMISES: &[Promise] = &[
          perhaps sooner; publishing the same event again is safe. Subscriptions come back \
          by themselves and lose nothing; what was handled meanwhile is settled then. The health says \
          so, without waiting. A subscription that is deleted under its members is created again where \
-         they were.",
+         they were; a stream that somebody deletes or empties goes on, and its loss is told once.",
     ),
     promise(
         19,

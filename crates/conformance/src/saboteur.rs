@@ -31,7 +31,7 @@ use parking_lot::Mutex;
 
 use crate::line::Breakable;
 use crate::target::Target;
-use foreign::PlayedGarbage;
+use foreign::Neighbours;
 use gap::PlayedLine;
 use sabotage::Sabotage;
 use wrap::Wrapped;
@@ -103,8 +103,13 @@ pub fn nobody(target: Arc<dyn Target>, plays: bool) -> Arc<dyn Target> {
     Sabotaged::target("nobody", || Arc::new(sabotage::Nobody), target, plays)
 }
 
-/// A backend and who sabotages it.
-type Opened = (Arc<dyn Backend>, Arc<dyn Sabotage>);
+/// A backend, who sabotages it, and who else is at its stream, in play.
+#[derive(Debug, Clone)]
+struct Opened {
+    real: Arc<dyn Backend>,
+    sabotage: Arc<dyn Sabotage>,
+    neighbours: Arc<Neighbours>,
+}
 
 struct Sabotaged {
     name: &'static str,
@@ -129,6 +134,25 @@ impl Sabotaged {
             opened: Mutex::default(),
         })
     }
+
+    async fn first(&self, stream: &str) -> Result<Opened> {
+        let neighbours = Arc::<Neighbours>::default();
+        let mut real = self.target.open(stream).await?;
+        if self.plays {
+            real = Wrapped::around(real, neighbours.clone(), true);
+        }
+        Ok(Opened {
+            real,
+            sabotage: (self.make)(),
+            neighbours,
+        })
+    }
+
+    /// What is open as that stream, where it is played.
+    fn played(&self, stream: &str) -> Option<Opened> {
+        let opened = self.opened.lock().get(stream).cloned();
+        opened.filter(|_| self.plays)
+    }
 }
 
 impl fmt::Debug for Sabotaged {
@@ -145,16 +169,11 @@ impl Target for Sabotaged {
 
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
         let before = self.opened.lock().get(stream).cloned();
-        let (real, sabotage) = match before {
+        let opened = match before {
             Some(before) => before,
-            None if self.plays => {
-                let real = self.target.open(stream).await?;
-                let foreign = Wrapped::around(real, Arc::new(PlayedGarbage), true);
-                (foreign, (self.make)())
-            }
-            None => (self.target.open(stream).await?, (self.make)()),
+            None => self.first(stream).await?,
         };
-        let opened = (real.clone(), sabotage.clone());
+        let (real, sabotage) = (opened.real.clone(), opened.sabotage.clone());
         self.opened.lock().insert(stream.to_owned(), opened);
         sabotage.opened(&*real).await?;
         Ok(Wrapped::around(real, sabotage, self.plays))
@@ -166,27 +185,25 @@ impl Target for Sabotaged {
         events: &[Event],
         end: BoxFuture<'static, bool>,
     ) -> Option<Result<()>> {
-        let (real, sabotage) = self.opened.lock().get(stream).cloned()?;
-        if !self.plays {
-            return None;
-        }
+        let Opened { real, sabotage, .. } = self.played(stream)?;
         Some(sabotage.transact(&*real, events, end).await)
     }
 
     async fn write_past(&self, stream: &str, bytes: &[u8]) -> Option<Result<()>> {
-        let (real, _) = self.opened.lock().get(stream).cloned()?;
-        if !self.plays {
-            return None;
-        }
+        let Opened { real, .. } = self.played(stream)?;
         Some(foreign::write(&*real, bytes).await)
+    }
+
+    async fn lose(&self, stream: &str) -> Option<Result<()>> {
+        let Opened {
+            real, neighbours, ..
+        } = self.played(stream)?;
+        Some(neighbours.delete(&*real).await)
     }
 
     /// The saboteur sits at this end of the line.
     async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {
-        let (real, sabotage) = self.opened.lock().get(stream).cloned()?;
-        if !self.plays {
-            return None;
-        }
+        let Opened { real, sabotage, .. } = self.played(stream)?;
         let line = PlayedLine::new();
         let far = Wrapped::around(real, Arc::new(line.clone()), true);
         Some(Ok(Breakable {

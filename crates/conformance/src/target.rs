@@ -47,6 +47,12 @@ pub trait Target: Debug + Send + Sync + 'static {
         None
     }
 
+    /// Deletes every event of the stream, past every backend; none where nobody else can.
+    async fn lose(&self, stream: &str) -> Option<Result<()>> {
+        let _ = stream;
+        None
+    }
+
     /// Opens the stream over a line that can be broken, beside a handle of [`Target::open`]; none
     /// where there is no network in between.
     async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {

@@ -5,12 +5,10 @@ local bucket, since, kept_bytes = tonumber(n[1] or 0), tonumber(n[2] or 0), tonu
 local first, last = n[4], n[5]
 local missing = redis.call('EXISTS', STREAM) == 0
 
--- Where the whole stream is gone, that is noted, and what was in it may be published again.
+-- Where the whole stream is gone, that is noted.
 local function note_missing()
   if missing and first then
     note_loss(first, last, redis.call('HGET', NUMBERS, 'events') or '')
-    redis.call('HSET', NUMBERS, 'bytes', 0)
-    redis.call('DEL', P .. 'd:' .. bucket, P .. 'd:' .. (bucket - 1))
     first, kept_bytes = nil, 0
   end
 end

@@ -9,15 +9,35 @@ local function now()
   return t[1] * 1000000 + t[2]
 end
 
+local function id_of(position)
+  return string.format('%.0f-%.0f', tonumber(position:sub(1, 16), 16), tonumber(position:sub(17, 28), 16))
+end
+
+local function position_of(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  return string.format('%016x%012x', ms, seq) .. '0000'
+end
+
+-- The last position that the entry with this id could have.
+local function end_of(id)
+  return position_of(id):sub(1, 28) .. 'ffff'
+end
+
+-- The last id before it that has a position.
+local function id_before(id)
+  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
+  if seq == '0' then return string.format('%.0f', ms - 1) .. '-281474976710655' end
+  return ms .. '-' .. string.format('%.0f', seq - 1)
+end
+
 -- The end of the last frame that was ever appended.
 local function head()
   if redis.call('EXISTS', STREAM) == 0 then return string.rep('0', 32) end
   local info = redis.call('XINFO', 'STREAM', STREAM)
   for i = 1, #info, 2 do
     if info[i] == 'last-generated-id' then
-      local ms, seq = string.match(info[i + 1], '^(%d+)-(%d+)$')
-      if ms == '0' and seq == '0' then return string.rep('0', 32) end
-      return string.format('%016x%012x', ms, seq) .. 'ffff'
+      if info[i + 1] == '0-0' then return string.rep('0', 32) end
+      return end_of(info[i + 1])
     end
   end
 end

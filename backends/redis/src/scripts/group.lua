@@ -11,15 +11,6 @@ local function known()
   return m[1]
 end
 
-local function id_of(position)
-  return string.format('%.0f-%.0f', tonumber(position:sub(1, 16), 16), tonumber(position:sub(17, 28), 16))
-end
-
-local function position_of(id)
-  local ms, seq = string.match(id, '^(%d+)-(%d+)$')
-  return string.format('%016x%012x', ms, seq) .. '0000'
-end
-
 -- The end of what the group was given, or nothing where there is no such group.
 local function group_end()
   local groups = redis.pcall('XINFO', 'GROUPS', STREAM)
@@ -30,7 +21,7 @@ local function group_end()
       if info[i] == 'name' then named = info[i + 1] == S.name end
       if info[i] == 'last-delivered-id' then last = info[i + 1] end
     end
-    if named then return position_of(last):sub(1, 28) .. 'ffff' end
+    if named then return end_of(last) end
   end
 end
 
@@ -109,17 +100,6 @@ end
 local function note_mark()
   local pending = redis.pcall('XPENDING', STREAM, S.name)
   if pending.err then return end
-  local mark = group_end()
-  if pending[1] > 0 then
-    local ms, seq = string.match(pending[2], '^(%d+)-(%d+)$')
-    if seq == '0' then
-      -- The last one of the millisecond before that has a position.
-      mark = string.format('%.0f', ms - 1) .. '-281474976710655'
-    else
-      mark = ms .. '-' .. string.format('%.0f', seq - 1)
-    end
-  else
-    mark = id_of(mark)
-  end
+  local mark = pending[1] > 0 and id_before(pending[2]) or id_of(group_end())
   redis.call('HSET', S.meta, 'mark', mark)
 end

@@ -37,7 +37,7 @@ if ARGV[10] ~= '' then
   if made.err then
     redis.call('HSET', S.meta, 'adopted', group_end())
     -- It was there: we go on where it is.
-    redis.call('HSET', S.meta, 'base', position_of(redis.call('HGET', S.meta, 'mark')):sub(1, 28) .. 'ffff')
+    redis.call('HSET', S.meta, 'base', end_of(redis.call('HGET', S.meta, 'mark')))
   end
 end
 redis.call('SADD', NAMES, S.name)

@@ -101,12 +101,16 @@ async fn a_deleted_stream_that_nobody_writes_to_is_reported_too() {
     let broker = server().await;
     let backend = open(broker.address()).await;
     let consumer = subscribe(&backend, LEASE).await;
-    publish_all(&backend, &events(4)).await;
+    let before = events(4);
+    publish_all(&backend, &before).await;
     ack_some(&consumer, 4).await;
     command(&broker, &["DEL", "orders"]).await;
     assert_eq!(losses(&backend).await, (1, 4));
     assert_eq!(counts(&backend).await.acknowledged, 4);
     assert_eq!(losses(&backend).await, (1, 4));
+    // Nothing of what is gone is taken for a duplicate.
+    publish_all(&backend, &before).await;
+    drain(&consumer, &before).await;
 }
 
 #[tokio::test]
@@ -206,7 +210,15 @@ async fn what_others_trim_from_their_stream_is_a_loss_only_where_it_was_needed()
     assert_eq!(losses(&backend).await, (0, 0));
     command(&broker, &["XTRIM", "source-events", "MAXLEN", "1"]).await;
     assert_eq!(losses(&backend).await, (0, 0), "both were settled");
+    counts(&backend).await;
     command(&broker, &["DEL", "source-events"]).await;
     assert_eq!(losses(&backend).await, (1, 0), "of how many is not known");
     assert_eq!(losses(&backend).await, (1, 0));
+    // Nobody looked between their event and its end; the consumer saw it.
+    they_publish(&broker, THEIRS[0]).await;
+    let seen = within(consumer.receive(1, Duration::from_secs(5))).await;
+    assert_eq!(seen.unwrap().len(), 1);
+    command(&broker, &["DEL", "source-events"]).await;
+    assert_eq!(losses(&backend).await, (2, 0));
+    counts(&backend).await;
 }

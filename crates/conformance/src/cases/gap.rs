@@ -26,6 +26,7 @@ cases! { "gap";
     what_was_handled_in_a_gap_is_settled_after_it: 18;
     the_health_tells_of_a_gap: 18;
     a_subscription_deleted_under_us_is_created_again: 18;
+    a_lost_stream_goes_on_and_its_loss_is_told_once: 18;
 }
 
 /// How long a publish waits for its broker.
@@ -314,5 +315,41 @@ async fn a_subscription_deleted_under_us_is_created_again(stage: &Stage) -> Verd
     subscription.until(|stats| stats.acknowledged == 10).await;
     require_eq!(*runs.borrow(), 10, "runs for 10 events");
     bus.shutdown(stage.patience).await?;
+    Ok(())
+}
+
+async fn a_lost_stream_goes_on_and_its_loss_is_told_once(stage: &Stage) -> Verdict {
+    let seat = stage.join_new("all", "**").await?;
+    stage.publish_many("orders.lost", 5).await?;
+    match stage.target.lose(&stage.stream).await {
+        Some(lost) => lost?,
+        None => {
+            return Err(Failure::NotOffered(
+                "nobody else can delete its events".into(),
+            ));
+        }
+    }
+    let until = stage.clock.now() + stage.patience;
+    let losses = async || Verdict::Ok(stage.backend.admin().stats().await?.losses);
+    while losses().await? == 0 {
+        require!(stage.clock.now() < until, "the loss was not told");
+        stage.clock.sleep(Duration::from_millis(50)).await;
+    }
+    let later = stage.publish_many("orders.placed", 5).await?;
+    let mut missing: HashSet<_> = later.iter().map(|event| event.id().clone()).collect();
+    while !missing.is_empty() && stage.clock.now() < until {
+        // What was lost may still be in somebody's memory.
+        let came = seat.consumer.receive(10, Duration::from_secs(1)).await?;
+        seat.ack(&came).await?;
+        for delivery in &came {
+            missing.remove(delivery.event.id());
+        }
+    }
+    require!(
+        missing.is_empty(),
+        "{} later events never came",
+        missing.len()
+    );
+    require_eq!(losses().await?, 1, "losses told");
     Ok(())
 }

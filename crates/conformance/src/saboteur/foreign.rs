@@ -1,9 +1,12 @@
-//! Somebody who writes garbage to a memory backend, in play, and the saboteurs of those who find it.
+//! Somebody who writes garbage to a memory backend and deletes its events, in play, and the saboteurs
+//! of those who find it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use fanfare_core::admin::{SeekTo, StreamStats};
 use fanfare_core::backend::Backend;
 use fanfare_core::capability::Capabilities;
 use fanfare_core::data::Data;
@@ -23,6 +26,12 @@ saboteurs! {
     ReadsGarbageAsText: 12, "keeps as text what it cannot read" => [
         "foreign::what_is_no_event_becomes_a_dead_letter_with_its_bytes",
     ];
+    HidesItsLosses: 18, "keeps quiet about events that somebody deleted" => [
+        "gap::a_lost_stream_goes_on_and_its_loss_is_told_once",
+    ];
+    TellsItsLossesAgain: 18, "tells of the same loss whenever it is asked" => [
+        "gap::a_lost_stream_goes_on_and_its_loss_is_told_once",
+    ];
     StopsAtGarbage: 12, "gives out nothing more behind what it cannot read" => [
         "foreign::what_is_no_event_becomes_a_dead_letter_with_its_bytes",
         "foreign::it_is_in_no_subscriptions_way",
@@ -32,7 +41,7 @@ saboteurs! {
 /// The event type under which garbage lies in the backend below.
 const GARBAGE: &str = "played.garbage";
 
-/// Writes garbage where [`PlayedGarbage`] takes it for such.
+/// Writes garbage where [`Neighbours`] take it for such.
 pub(crate) async fn write(real: &dyn Backend, bytes: &[u8]) -> Result<()> {
     let event = Event::builder(GARBAGE.parse()?).source("/elsewhere");
     let data = Data::binary(Bytes::copy_from_slice(bytes));
@@ -46,12 +55,30 @@ fn is_garbage(event: &Event) -> bool {
     event.event_type().as_str() == GARBAGE
 }
 
-/// A backend below which not everything is an event.
+/// A backend below which not everything is an event, and not everything stays.
 #[derive(Debug, Default)]
-pub(crate) struct PlayedGarbage;
+pub(crate) struct Neighbours {
+    losses: AtomicU64,
+}
+
+impl Neighbours {
+    /// Takes away whatever is not delivered yet.
+    pub(crate) async fn delete(&self, real: &dyn Backend) -> Result<()> {
+        for info in real.admin().list().await? {
+            let name = &info.spec.name;
+            real.admin().seek(name, &SeekTo::Latest, false).await?;
+        }
+        self.losses.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
 
 #[async_trait]
-impl Sabotage for PlayedGarbage {
+impl Sabotage for Neighbours {
+    fn stats(&self, stats: &mut StreamStats) {
+        stats.losses = self.losses.load(Ordering::Relaxed);
+    }
+
     fn capable(&self, capabilities: &mut Capabilities) {
         capabilities.foreign_input = true;
     }
@@ -126,5 +153,25 @@ impl Sabotage for StopsAtGarbage {
             return Ok(Vec::new());
         }
         tap.real.receive(max.min(1), wait).await
+    }
+}
+
+#[derive(Debug, Default)]
+struct HidesItsLosses;
+
+impl Sabotage for HidesItsLosses {
+    fn stats(&self, stats: &mut StreamStats) {
+        stats.losses = 0;
+    }
+}
+
+#[derive(Debug, Default)]
+struct TellsItsLossesAgain(AtomicU64);
+
+impl Sabotage for TellsItsLossesAgain {
+    fn stats(&self, stats: &mut StreamStats) {
+        if stats.losses > 0 {
+            stats.losses += self.0.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
