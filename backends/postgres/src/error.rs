@@ -25,7 +25,7 @@ pub(crate) fn map_write(error: tokio_postgres::Error) -> Error {
 /// Whether the request may have been carried out without an answer.
 fn is_interrupted(error: &tokio_postgres::Error) -> bool {
     match error.code() {
-        Some(code) => ends_session(code) || *code == SqlState::QUERY_CANCELED,
+        Some(code) => ends_session(code.code()) || *code == SqlState::QUERY_CANCELED,
         None => is_broken(error) && !is_refusal(error),
     }
 }
@@ -33,7 +33,7 @@ fn is_interrupted(error: &tokio_postgres::Error) -> bool {
 /// Whether the connection is of no more use.
 pub(crate) fn is_broken(error: &tokio_postgres::Error) -> bool {
     match error.code() {
-        Some(code) => ends_session(code) || *code == SqlState::READ_ONLY_SQL_TRANSACTION,
+        Some(code) => ends_session(code.code()) || *code == SqlState::READ_ONLY_SQL_TRANSACTION,
         None => error.is_closed() || io_kind(error).is_some(),
     }
 }
@@ -47,7 +47,7 @@ fn is_refusal(error: &tokio_postgres::Error) -> bool {
     io_kind(error) == Some(std::io::ErrorKind::ConnectionRefused)
 }
 
-fn ends_session(code: &SqlState) -> bool {
+fn ends_session(code: &str) -> bool {
     [
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,
@@ -56,7 +56,8 @@ fn ends_session(code: &SqlState) -> bool {
         SqlState::CONNECTION_DOES_NOT_EXIST,
         SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
     ]
-    .contains(code)
+    .iter()
+    .any(|ends| ends.code() == code)
 }
 
 fn io_kind(error: &tokio_postgres::Error) -> Option<std::io::ErrorKind> {
@@ -65,21 +66,25 @@ fn io_kind(error: &tokio_postgres::Error) -> Option<std::io::ErrorKind> {
 }
 
 fn classify(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
-    use ErrorKind::{Forbidden, Full, Invalid, NotFound, Storage, Unauthorized, Unavailable};
-    let Some(code) = error.code() else {
-        return if is_broken(error) {
-            (Unavailable, "postgres cannot be reached")
-        } else if said(error).contains("password missing") {
-            (Unauthorized, "postgres asks for a password")
-        } else if said(error).contains("invalid configuration")
-            || said(error).contains("connection string")
-        {
-            (Invalid, "not a postgres URL")
-        } else {
-            (Storage, "the exchange with postgres failed")
-        };
-    };
-    match code.code() {
+    use ErrorKind::{Invalid, Storage, Unauthorized, Unavailable};
+    let said = said(error);
+    if let Some(code) = error.code() {
+        by_code(code.code(), &said)
+    } else if is_broken(error) {
+        (Unavailable, "postgres cannot be reached")
+    } else if said.contains("password missing") {
+        (Unauthorized, "postgres asks for a password")
+    } else if said.contains("invalid configuration") || said.contains("connection string") {
+        (Invalid, "not a postgres URL")
+    } else {
+        (Storage, "the exchange with postgres failed")
+    }
+}
+
+/// What a code of the server means, and what it said with it.
+pub(crate) fn by_code(code: &str, said: &str) -> (ErrorKind, &'static str) {
+    use ErrorKind::{Forbidden, Full, NotFound, Storage, Unauthorized, Unavailable};
+    match code {
         "28P01" | "28000" => (Unauthorized, "postgres refuses the credentials"),
         "3D000" => (NotFound, "postgres has no such database"),
         "42501" => (Forbidden, "the postgres role may not do that"),
@@ -95,7 +100,7 @@ fn classify(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
         "40001" | "40P01" | "55P03" => (Unavailable, "another transaction was in the way"),
         "42P01" | "3F000" | "42883" => (Unavailable, "the tables of the stream are gone"),
         // Dropped while the statement looked at it.
-        "XX000" if said(error).contains("cache lookup failed") => {
+        "XX000" if said.contains("cache lookup failed") => {
             (Unavailable, "the tables of the stream are gone")
         }
         _ if ends_session(code) => (Unavailable, "postgres ended the connection"),

@@ -1,5 +1,8 @@
 //! Publishing inside the caller's own transaction: the events are there if it commits, and only then.
-//! From SQL, or another driver, the same is `SELECT fanfare.publish(..)`.
+//! Here for tokio-postgres; from SQL, or another driver, the same is `SELECT fanfare.publish(..)`.
+
+#[cfg(feature = "sqlx")]
+mod sqlx;
 
 use fanfare_core::backend::Published;
 use fanfare_core::error::Result;
@@ -36,12 +39,7 @@ impl PostgresBackend {
         let sql = self.database.sql(APPEND);
         let answer = transaction.query_one(&*sql, &rows.params()).await;
         let row = answer.map_err(map)?;
-        let published = published(get(&row, 0)?, get(&row, 1)?)?;
-        if published.len() == events.len() {
-            Ok(published)
-        } else {
-            Err(unexpected("publish"))
-        }
+        answered(get(&row, 0)?, get(&row, 1)?, events.len())
     }
 
     /// Keeps other transactions that call this with one of these keys waiting until this one ends. To
@@ -56,5 +54,19 @@ impl PostgresBackend {
     /// its next turn, up to 100 ms later.
     pub fn committed(&self) {
         self.log.published.notify_one();
+    }
+}
+
+/// What [`APPEND`] answered for so many events.
+fn answered(
+    positions: Vec<Option<i64>>,
+    duplicates: Option<Vec<bool>>,
+    events: usize,
+) -> Result<Vec<Published>> {
+    let published = published(positions, duplicates)?;
+    if published.len() == events {
+        Ok(published)
+    } else {
+        Err(unexpected("publish"))
     }
 }

@@ -16,12 +16,12 @@ pub(crate) const APPEND: &str =
 /// One list per parameter of [`APPEND`].
 #[derive(Debug, Default)]
 pub(crate) struct Rows<'a> {
-    sources: Names<'a>,
-    types: Names<'a>,
-    ids: Vec<Cow<'a, [u8]>>,
-    keys: Vec<Option<&'a str>>,
-    attributes: Vec<Vec<u8>>,
-    bodies: Vec<&'a [u8]>,
+    pub(crate) sources: Names<'a>,
+    pub(crate) types: Names<'a>,
+    pub(crate) ids: Vec<Cow<'a, [u8]>>,
+    pub(crate) keys: Vec<Option<&'a str>>,
+    pub(crate) attributes: Vec<Vec<u8>>,
+    pub(crate) bodies: Vec<&'a [u8]>,
 }
 
 impl<'a> Rows<'a> {
@@ -54,10 +54,10 @@ impl<'a> Rows<'a> {
 
 /// Names once each, and for every event the place of its name, from 1.
 #[derive(Debug, Default)]
-struct Names<'a> {
-    distinct: Vec<&'a str>,
+pub(crate) struct Names<'a> {
+    pub(crate) distinct: Vec<&'a str>,
     known: HashMap<&'a str, i32>,
-    places: Vec<i32>,
+    pub(crate) places: Vec<i32>,
 }
 
 impl<'a> Names<'a> {

@@ -11,6 +11,7 @@ mod native {
     mod pooler;
     mod publish;
     mod refused;
+    mod sqlx;
     pub(super) mod stage;
     mod writers;
 }

@@ -1,8 +1,9 @@
 //! Domain events that never get lost: the crate that applications depend on.
 //!
 //! [`connect`] opens a bus on a backend chosen by URL. Everything else is re-exported from the
-//! crates below: the words and the contract from [`core`], the runtime from [`bus`]. Nothing is
-//! implemented here but configuration files and the list of backends.
+//! crates below: the words and the contract from [`core`], the runtime from [`bus`], publishing within
+//! an application's own transactions from [`postgres`]. Nothing is implemented here but configuration
+//! files and the list of backends.
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ pub use fanfare_bus as bus;
 pub use fanfare_bus::Bus;
 pub use fanfare_core as core;
 pub use fanfare_macros::Event;
+pub use fanfare_postgres as postgres;
 
 /// Opens a bus with the default options on the backend at `url`: `sqlite:DIR` or `memory:`, with
 /// `?stream=NAME`. For other options give [`backend`]'s answer to
@@ -31,6 +33,13 @@ pub async fn backend(url: &str) -> Result<Arc<dyn Backend>> {
     registry::open(address::Address::parse(url)?).await
 }
 
+/// Opens PostgreSQL at `url`, as [`backend`] does, for an application that also publishes within its
+/// own transactions: by [`publish_in`](postgres::PostgresBackend::publish_in), or with the feature
+/// `sqlx` by `publish_in_sqlx`.
+pub async fn outbox(url: &str) -> Result<Arc<postgres::PostgresBackend>> {
+    registry::open_postgres(address::Address::parse(url)?).await
+}
+
 /// The code of the README compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
@@ -40,3 +49,8 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/getting-started.md")]
 struct GettingStarted;
+
+/// The code of the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/postgres.md")]
+struct Postgres;

@@ -44,7 +44,7 @@ static BACKENDS: [Entry; 6] = [
     Entry {
         scheme: "postgres",
         example: "postgres://USER@HOST/DATABASE",
-        open: |address| Box::pin(postgres(address)),
+        open: |address| Box::pin(async { Ok(postgres(address).await? as Arc<dyn Backend>) }),
         back_up: |_, _| Err(refused("pg_dump copies the schema of the stream")),
         verify: |_| Box::pin(async { Err(refused("postgres checks its own files")) }),
     },
@@ -86,6 +86,16 @@ pub fn examples() -> impl Iterator<Item = &'static str> {
 /// Opens the backend at `address`.
 pub async fn open(address: Address) -> Result<Arc<dyn Backend>> {
     (entry(&address)?.open)(address).await
+}
+
+/// Opens the backend at `address` as what it is, which must be PostgreSQL.
+pub async fn open_postgres(address: Address) -> Result<Arc<PostgresBackend>> {
+    match entry(&address)?.scheme {
+        "postgres" => postgres(address).await,
+        _ => Err(refused(
+            "only postgres: URLs publish within transactions of their database",
+        )),
+    }
 }
 
 /// Copies the stream at `address` into the directory `target`, as of one moment and while another
@@ -184,8 +194,8 @@ const POSTGRES_PARAMETERS: [&str; 5] = [
     "target_session_attrs",
 ];
 
-async fn postgres(address: Address) -> Result<Arc<dyn Backend>> {
-    Ok(PostgresBackend::open(postgres_config(address)?).await?)
+async fn postgres(address: Address) -> Result<Arc<PostgresBackend>> {
+    PostgresBackend::open(postgres_config(address)?).await
 }
 
 /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`, with
@@ -304,6 +314,14 @@ mod tests {
     async fn a_url_opens_its_backend() {
         let backend = open_url("memory:?max_events=10").await.unwrap();
         assert_eq!(backend.capabilities().backend, "memory");
+    }
+
+    #[tokio::test]
+    async fn an_outbox_is_in_postgres_only() {
+        let refused = crate::outbox("memory:").await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+        let away = crate::outbox("postgresql://127.0.0.1:1/db").await;
+        assert_eq!(away.unwrap_err().kind(), ErrorKind::Unavailable);
     }
 
     #[tokio::test]

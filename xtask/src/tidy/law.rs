@@ -67,7 +67,7 @@ const LAW: [(&str, &[&str], &[&str]); 15] = [
 
 /// Foreign crates that only some of ours may know: below the server nobody speaks HTTP, and only
 /// one backend speaks SQL to SQLite. Tests may.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("axum", &["fanfare-server"]),
     ("hyper", &["fanfare-server"]),
     ("hyper-util", &["fanfare-server"]),
@@ -77,6 +77,7 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("redis", &["fanfare-redis", "fanfare-bench"]),
     ("deadpool-postgres", &["fanfare-postgres"]),
     ("tokio-postgres", &["fanfare-postgres", "fanfare-bench"]),
+    ("sqlx", &["fanfare-postgres"]),
     ("rusqlite", &["fanfare-sqlite", "fanfare-bench"]),
 ];
 

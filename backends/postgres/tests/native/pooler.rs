@@ -17,6 +17,7 @@ const SERVERS: usize = 3;
 
 /// Connections to the server, in turn.
 struct Pool {
+    target: SocketAddr,
     servers: Vec<Mutex<TcpStream>>,
     next: std::sync::atomic::AtomicUsize,
 }
@@ -62,30 +63,45 @@ async fn serve(mut client: TcpStream, pool: Arc<Pool>) -> Option<()> {
     client.write_all(welcome).await.ok()?;
     loop {
         // The first message of a transaction chooses the connection.
-        let mut message = read(&mut client).await?;
+        let first = read(&mut client).await?;
         let turn = pool.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let mut server = pool.servers[turn % SERVERS].lock().await;
-        loop {
-            let (kind, whole) = message;
-            server.write_all(&whole).await.ok()?;
-            let asked = matches!(kind, b'S' | b'Q');
-            if asked && answer(&mut server, Some(&mut client)).await? {
-                break;
-            }
-            message = read(&mut client).await?;
+        if transact(&mut client, &mut server, first).await.is_none() {
+            // Who went away in the middle leaves a connection that nobody can use.
+            *server = connect(pool.target).await;
+            return None;
         }
     }
 }
 
-async fn pooler(target: SocketAddr) -> SocketAddr {
+/// Passes one transaction on, to its end.
+async fn transact(client: &mut TcpStream, server: &mut TcpStream, first: Message) -> Option<()> {
+    let mut message = first;
+    loop {
+        let (kind, whole) = message;
+        server.write_all(&whole).await.ok()?;
+        let asked = matches!(kind, b'S' | b'Q');
+        if asked && answer(server, Some(client)).await? {
+            return Some(());
+        }
+        message = read(client).await?;
+    }
+}
+
+async fn connect(target: SocketAddr) -> TcpStream {
+    let mut server = TcpStream::connect(target).await.unwrap();
+    server.write_all(&startup()).await.unwrap();
+    assert_eq!(answer(&mut server, None).await, Some(true));
+    server
+}
+
+pub(super) async fn pooler(target: SocketAddr) -> SocketAddr {
     let mut servers = Vec::new();
     for _ in 0..SERVERS {
-        let mut server = TcpStream::connect(target).await.unwrap();
-        server.write_all(&startup()).await.unwrap();
-        assert_eq!(answer(&mut server, None).await, Some(true));
-        servers.push(Mutex::new(server));
+        servers.push(Mutex::new(connect(target).await));
     }
     let pool = Arc::new(Pool {
+        target,
         servers,
         next: std::sync::atomic::AtomicUsize::new(0),
     });
