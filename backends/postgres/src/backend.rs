@@ -23,7 +23,7 @@ use crate::connect::Database;
 use crate::consume::{Desk, PostgresConsumer};
 use crate::follow::Following;
 use crate::log::Log;
-use crate::publish::Publisher;
+use crate::publish::{Publisher, Table};
 use crate::retention::Retention;
 use crate::state::Values;
 use crate::{loss, migrate};
@@ -51,7 +51,11 @@ impl PostgresBackend {
         let closed = watch::Sender::new(false);
         let (log, following) = Log::open(database.clone(), closed.subscribe()).await?;
         let retention = Retention::start(database.clone(), closed.subscribe());
-        let publisher = Publisher::start(log.clone(), retention, closed.subscribe());
+        let table = Table {
+            log: log.clone(),
+            retention,
+        };
+        let publisher = table.publisher(closed.subscribe());
         let desk = Arc::new(Desk {
             database: database.clone(),
             log: log.clone(),
@@ -131,8 +135,7 @@ impl Backend for PostgresBackend {
                 format!("at most {MAX_BATCH} events in one publish"),
             ));
         }
-        let most = self.database.config.max_data_bytes;
-        self.publisher.publish(events, most).await
+        self.publisher.publish(events).await
     }
 
     async fn consume(

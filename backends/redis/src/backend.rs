@@ -23,7 +23,7 @@ use crate::connect::{Fsync, Wire};
 use crate::consume::RedisConsumer;
 use crate::log::Log;
 use crate::loss::{self, Losses};
-use crate::publish::Publisher;
+use crate::publish::{Publisher, Stream};
 use crate::retention::Retention;
 use crate::subscription::Stored;
 
@@ -54,7 +54,12 @@ impl RedisBackend {
         let closed = watch::Sender::new(false);
         let log = Log::open(wire.clone(), closed.subscribe()).await?;
         let retention = Retention::start(wire.clone(), log.clone(), closed.subscribe());
-        let publisher = Publisher::start(wire.clone(), log.clone(), retention, closed.subscribe());
+        let stream = Stream {
+            wire: wire.clone(),
+            log: log.clone(),
+            retention,
+        };
+        let publisher = stream.publisher(closed.subscribe());
         let backend = Arc::new(Self {
             wire,
             log,

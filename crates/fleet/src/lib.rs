@@ -1,11 +1,13 @@
-//! One member's side of a subscription that several processes share: reading ahead, claiming, handing
-//! out, settling. What the engine does at once is behind [`Engine`]. Used by the backends whose
-//! state is on a server; backends of one process have the cursor crate instead.
+//! What the backends whose state is on a server have in common. One member's side of a subscription
+//! that several processes share: reading ahead, claiming, handing out, settling; what the engine does
+//! at once is behind [`Engine`]. And publishing in shared flushes, to a [`Sink`]. Backends of one
+//! process have the cursor crate instead.
 
 mod claim;
 mod consumer;
 mod engine;
 mod frame;
+mod publish;
 mod settle;
 mod slot;
 mod subscription;
@@ -13,6 +15,7 @@ mod subscription;
 pub use consumer::FleetConsumer;
 pub use engine::{Answer, Ask, Engine, Granted, How, Page, Run, neighbours};
 pub use frame::{decode, encode, encode_all};
+pub use publish::{Flushing, Publisher, Sink};
 pub use settle::settle;
 pub use slot::Slot;
 pub use subscription::{Interest, Stored, corrupt, read_spec, texts, unknown, write_spec};
