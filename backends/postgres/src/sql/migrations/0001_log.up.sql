@@ -44,6 +44,8 @@ CREATE TABLE ff.partition (
 );
 CREATE TABLE ff.log_1 PARTITION OF ff.log FOR VALUES FROM (1) TO (1048577);
 INSERT INTO ff.partition (name, low, high) VALUES ('log_1', 1, 1048577);
+-- See ff.extend_log.
+SELECT brin_desummarize_range('ff.log_1_recorded_idx', 0), brin_desummarize_range('ff.log_1_id_idx', 0);
 
 -- Ids of published events, each with its source as a hash, in three buckets of time: current, previous,
 -- and one to be emptied.
