@@ -5,6 +5,7 @@
 #[cfg(test)]
 mod native {
     mod broken;
+    mod followed;
     mod horizon;
     mod keeping;
     mod loss;

@@ -84,11 +84,9 @@ pub(super) async fn publish(backend: &PostgresBackend, event: &Event) -> Result<
 
 /// Publishes again and again until the event is known to be there.
 pub(super) async fn publish_surely(backend: &PostgresBackend, event: &Event) {
-    let clock = Clock::system();
     while let Err(error) = publish(backend, event).await {
         let passing = matches!(error.kind(), ErrorKind::Unknown | ErrorKind::Unavailable);
         assert!(passing, "{error:?}");
-        clock.sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -133,7 +131,6 @@ pub(super) async fn take(member: &Arc<dyn Consumer>, count: usize) -> Vec<String
     while texts.len() < count {
         assert!(clock.now() < until, "only {texts:?} came of {count}");
         let Ok(came) = within(member.receive(count - texts.len(), WATCH)).await else {
-            clock.sleep(Duration::from_millis(20)).await;
             continue;
         };
         texts.extend(came.iter().map(text_of));
