@@ -19,11 +19,11 @@ use fanfare_core::clock::Clock;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-pub use engine::{Durability, Engine, nats, postgres, redis};
+pub use engine::{Durability, Engine, nats, postgres, rabbitmq, redis};
 pub use proxy::{Fault, Proxy};
 
 /// How long a broker may take to accept connections.
-const START_LIMIT: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// How often a starting broker is asked whether it is ready.
 const START_POLL: Duration = Duration::from_millis(20);
 /// Another process may take a free port before the broker does.
@@ -218,6 +218,17 @@ mod tests {
         let other = Broker::start(nats(), Durability::Off).await.unwrap();
         assert_ne!(broker.address(), other.address());
         check(nats(), &broker).await;
+    }
+
+    #[tokio::test]
+    async fn a_private_rabbitmq_is_killed_stopped_and_started_again() {
+        let (broker, other) = tokio::join!(
+            Broker::start(rabbitmq(), Durability::Always),
+            Broker::start(rabbitmq(), Durability::Off),
+        );
+        let (broker, other) = (broker.unwrap(), other.unwrap());
+        assert_ne!(broker.address(), other.address());
+        check(rabbitmq(), &broker).await;
     }
 
     async fn check(engine: Engine, broker: &Broker) {

@@ -3,6 +3,7 @@
 
 mod nats;
 mod postgres;
+mod rabbitmq;
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 pub use nats::nats;
 pub use postgres::postgres;
+pub use rabbitmq::rabbitmq;
 
 /// How long one question to a starting broker may take.
 const PROBE_LIMIT: Duration = Duration::from_millis(300);
