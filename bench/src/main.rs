@@ -21,6 +21,7 @@ mod postgres;
 mod redis;
 mod report;
 mod sqlite;
+mod steady;
 
 use std::path::PathBuf;
 
@@ -65,6 +66,9 @@ enum Suite {
     Redis,
     /// The same on a private PostgreSQL.
     Postgres,
+    /// A million events drained, and ten minutes at a steady rate, on a private PostgreSQL. Not part
+    /// of everything.
+    Steady,
     /// What a claim costs behind backlogs of many sizes.
     Cursor,
     /// Matching very many patterns.
@@ -121,6 +125,9 @@ async fn main() -> Outcome<()> {
     }
     if options.wants(Suite::Postgres) {
         postgres::run(&options, &mut report).await?;
+    }
+    if options.suite == Suite::Steady {
+        steady::run(&options, &mut report).await?;
     }
     if let Some(file) = &options.write {
         report.write(file)?;
