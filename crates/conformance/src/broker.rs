@@ -8,6 +8,7 @@
 mod engine;
 mod family;
 mod proxy;
+mod redis;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 
 pub use engine::{Durability, Engine, nats, postgres, rabbitmq, redis};
 pub use proxy::{Fault, Proxy};
+pub use redis::{RedisCluster, RedisSentinels};
 
 /// How long a broker may take to accept connections.
 const START_LIMIT: Duration = Duration::from_mins(1);

@@ -74,7 +74,7 @@ pub fn redis() -> Engine {
     }
 }
 
-fn redis_command(dir: &Path, port: u16, durability: Durability) -> Command {
+pub(super) fn redis_command(dir: &Path, port: u16, durability: Durability) -> Command {
     let (append_only, fsync) = match durability {
         Durability::Off => ("no", "no"),
         Durability::Periodic => ("yes", "everysec"),
@@ -87,12 +87,14 @@ fn redis_command(dir: &Path, port: u16, durability: Durability) -> Command {
         .arg(dir)
         .args(["--save", "", "--logfile", "server.log"])
         .args(["--appendonly", append_only, "--appendfsync", fsync])
-        .args(["--enable-debug-command", "local"]);
+        .args(["--enable-debug-command", "local"])
+        // A replica that comes is served at once.
+        .args(["--repl-diskless-sync-delay", "0"]);
     command
 }
 
 /// On the path, or where Debian keeps servers: the path of a plain user lacks that.
-fn program(name: &str) -> PathBuf {
+pub(super) fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
