@@ -320,12 +320,19 @@ impl Admin for RedisBackend {
 
 impl RedisBackend {
     fn wellbeing(&self) -> String {
-        let (stream, losses) = (&self.wire.config.stream, *self.losses.lock());
-        if losses == Losses::default() {
-            return format!("stream {stream}");
-        }
-        let Losses { times, events } = losses;
-        format!("stream {stream}, from which others removed events {times} times, {events} known")
+        let Losses { times, events } = *self.losses.lock();
+        let lost = if times == 0 {
+            String::new()
+        } else {
+            format!(", from which others removed events {times} times, {events} known")
+        };
+        let unseen = if self.wire.is_replaced_unseen() {
+            "; a replica that takes over may lack what was acknowledged last: wait_replicas=1 waits \
+             for one"
+        } else {
+            ""
+        };
+        format!("stream {}{lost}{unseen}", self.wire.config.stream)
     }
 }
 

@@ -100,6 +100,8 @@ impl Backend for RedisBackend {
         Capabilities {
             backend: "redis",
             power_safe: match self.fsync {
+                // What a replica lacks is gone when it takes over.
+                _ if self.wire.is_replaced_unseen() => Known::No,
                 Fsync::Always => Known::Yes,
                 Fsync::Later => Known::No,
                 Fsync::Unknown => Known::Unknown,

@@ -25,12 +25,21 @@ pub enum Groups {
 #[derive(Clone)]
 pub struct RedisConfig {
     /// `redis://user:password@host:port/database`, `rediss:` for TLS, or `redis+unix:` and a path.
+    /// `redis+cluster://user:password@host:port,host:port` for a cluster, of which some servers are
+    /// named; `redis+sentinel://user:password@host:port,host:port/service/database` for the master
+    /// that sentinels name. Both with `rediss+` for TLS.
     pub url: String,
+    /// Name and password for the sentinels; those in the URL are for the servers.
+    pub sentinel_user: (Option<String>, Option<String>),
     /// The file with the certificates (PEM) that sign the server's, for `rediss:`. Default: those
     /// that the system trusts.
     pub tls_ca: Option<PathBuf>,
     /// Our own certificate and its key (PEM files), where the server asks for one.
     pub tls_identity: Option<(PathBuf, PathBuf)>,
+    /// How many replicas must have a publish before it is answered; fewer in time make it
+    /// [`Unknown`](fanfare_core::ErrorKind::Unknown). Without, what was acknowledged last may be
+    /// lost when a replica takes over: Redis replicates after it answered. Default 0.
+    pub wait_replicas: usize,
     /// The stream's key. Everything else stands under `{stream}:ff:`.
     pub stream: String,
     /// How events stand in the stream's entries. Default: frames.
@@ -77,8 +86,10 @@ impl RedisConfig {
     pub fn new(url: impl Into<String>, stream: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            sentinel_user: (None, None),
             tls_ca: None,
             tls_identity: None,
+            wait_replicas: 0,
             stream: stream.into(),
             form: Form::default(),
             groups: Groups::default(),

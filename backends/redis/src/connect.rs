@@ -1,38 +1,56 @@
 //! Connections: one shared and pipelined for commands, replaced when it breaks; others without
-//! response timeout for blocking reads. And the few shapes of answers that scripts give.
+//! response timeout for blocking reads. And the few shapes of answers that scripts give. Which
+//! server they lead to is [`master`]'s.
 
+mod cluster;
+mod line;
+mod master;
 #[cfg(not(feature = "tls"))]
 mod plain;
+mod sentinel;
+mod several;
 #[cfg(feature = "tls")]
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
-use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisResult, Value};
 
-#[cfg(not(feature = "tls"))]
-use self::plain::client;
-#[cfg(feature = "tls")]
-use self::tls::client;
+use self::line::Line;
+use self::master::{Master, refused};
 use crate::config::RedisConfig;
-use crate::error::{had_ended, is_broken, map, not_connected, unexpected};
+use crate::error::{
+    first_of, had_ended, is_broken, is_moved, map, not_connected, unconfirmed, unexpected,
+    was_begun,
+};
 use crate::scripts::Script;
 
 /// The oldest server that has all commands used here (`SMISMEMBER`, `XTRIM MINID`).
 const OLDEST: (u32, u32) = (6, 2);
+/// How often a command follows the stream to another server of a cluster.
+const MOVES: usize = 3;
+/// Of the time for an answer, what replicas may take; publishes on their way wait for each other.
+const WAIT_SHARE: u32 = 4;
 
 /// The way to the server.
 pub(crate) struct Wire {
-    client: redis::Client,
+    master: Master,
     pub(crate) config: RedisConfig,
     prefix: String,
     /// Our name in consumer groups.
     pub(crate) consumer: String,
-    shared: Mutex<Option<(u64, MultiplexedConnection)>>,
-    connecting: tokio::sync::Mutex<u64>,
+    commands: Line,
+    /// Where publishes wait for replicas, so that nothing else does.
+    appends: Line,
+}
+
+/// What is sent in one go.
+enum Question<'a> {
+    One(&'a Cmd),
+    Many(&'a Pipeline),
 }
 
 /// How the server keeps what it acknowledged.
@@ -46,18 +64,22 @@ pub(crate) enum Fsync {
 impl Wire {
     /// Connects, and checks that the server can do what is needed.
     pub(crate) async fn open(config: RedisConfig) -> Result<(Arc<Self>, Fsync)> {
-        let client = client(&config)?;
         let wire = Arc::new(Self {
-            client,
+            master: Master::of(&config)?,
             prefix: config.prefix(),
             consumer: config.consumer.clone().unwrap_or_else(random_name),
             config,
-            shared: Mutex::new(None),
-            connecting: tokio::sync::Mutex::new(0),
+            commands: Line::default(),
+            appends: Line::default(),
         });
-        wire.check_version().await?;
+        wire.check_server().await?;
         let fsync = wire.fsync().await?;
         Ok((wire, fsync))
+    }
+
+    /// Whether a replica may take over that nobody waited for.
+    pub(crate) fn is_replaced_unseen(&self) -> bool {
+        !self.master.is_fixed() && self.config.wait_replicas == 0
     }
 
     /// A key beside the stream.
@@ -76,9 +98,7 @@ impl Wire {
 
     /// Runs a command; the error is the client's own.
     pub(crate) async fn try_run<T: FromRedisValue>(&self, command: &Cmd) -> RedisResult<T> {
-        let (number, mut connection) = self.connection().await?;
-        let answer = command.query_async(&mut connection).await;
-        self.judge(number, answer)
+        self.ask(&self.commands, &Question::One(command)).await
     }
 
     /// Runs several commands that only read in one round trip, not at once.
@@ -91,9 +111,7 @@ impl Wire {
     }
 
     async fn try_run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> RedisResult<T> {
-        let (number, mut connection) = self.connection().await?;
-        let answer = pipeline.query_async(&mut connection).await;
-        self.judge(number, answer)
+        self.ask(&self.commands, &Question::Many(pipeline)).await
     }
 
     /// Runs a script that may be repeated.
@@ -137,69 +155,113 @@ impl Wire {
         match self.try_run(command).await {
             Err(error) if is_unknown_script(&error) => {
                 // The server was restarted or flushed its scripts.
-                let mut load = redis::cmd("SCRIPT");
-                load.arg("LOAD").arg(script.text());
-                self.try_run::<Value>(&load).await?;
+                self.load(script).await?;
                 self.try_run(command).await
             }
             answer => answer,
         }
     }
 
+    async fn load(&self, script: &Script) -> RedisResult<()> {
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(script.text());
+        self.try_run::<Value>(&load).await.map(drop)
+    }
+
+    /// Runs a script that publishes: where replicas are waited for, until so many have what it found
+    /// or wrote. The error is the client's own.
+    pub(crate) async fn try_append(&self, script: &Script, command: &Cmd) -> RedisResult<Value> {
+        if self.config.wait_replicas == 0 {
+            return self.try_call(script, command).await;
+        }
+        match self.append_and_wait(command).await {
+            Err(error) if is_unknown_script(&error) => {
+                self.load(script).await?;
+                self.append_and_wait(command).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn append_and_wait(&self, command: &Cmd) -> RedisResult<Value> {
+        let wanted = self.config.wait_replicas;
+        let patience = self.config.response_timeout / WAIT_SHARE;
+        let mut all = redis::pipe();
+        all.add_command(command.clone());
+        // A connection waits for its own writes only: this one comes after those of others, which
+        // may have published the same event.
+        all.cmd("HINCRBY").arg(self.key("n")).arg("waits").arg(1);
+        all.cmd("WAIT")
+            .arg(wanted)
+            .arg(patience.as_millis().max(1).to_string());
+        let asked = self.ask(&self.appends, &Question::Many(&all)).await;
+        let (answer, _, confirmed): (Value, Value, usize) = match asked {
+            Err(error) if was_begun(&error) => return Err(unconfirmed("nobody", wanted)),
+            asked => asked?,
+        };
+        if confirmed < wanted {
+            // Perhaps the others have another master by now.
+            self.appends.hang_up(None);
+            self.commands.hang_up(None);
+            return Err(unconfirmed(confirmed, wanted));
+        }
+        Ok(answer)
+    }
+
     /// A connection of one's own for reads that block.
     pub(crate) async fn blocking(&self) -> Result<MultiplexedConnection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.config.connect_timeout))
-            .set_response_timeout(None);
-        self.client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(map)
+        self.connect(None).await.map_err(map)
     }
 
-    async fn connection(&self) -> RedisResult<(u64, MultiplexedConnection)> {
-        if let Some(there) = self.shared.lock().clone() {
-            return Ok(there);
-        }
-        let mut number = self.connecting.lock().await;
-        if let Some(there) = self.shared.lock().clone() {
-            return Ok(there);
-        }
-        let config = AsyncConnectionConfig::new()
+    async fn connect(&self, response: Option<Duration>) -> RedisResult<MultiplexedConnection> {
+        let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.config.connect_timeout))
-            .set_response_timeout(Some(self.config.response_timeout));
-        let connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(not_connected)?;
-        *number += 1;
-        *self.shared.lock() = Some((*number, connection.clone()));
-        Ok((*number, connection))
-    }
-
-    /// Drops the shared connection when it turns out to be broken.
-    fn judge<T>(&self, number: u64, answer: RedisResult<T>) -> RedisResult<T> {
-        if answer.as_ref().err().is_some_and(is_broken) {
-            let mut shared = self.shared.lock();
-            if shared
-                .as_ref()
-                .is_some_and(|(current, _)| *current == number)
-            {
-                *shared = None;
+            .set_response_timeout(response);
+        tokio::select! {
+            connected = self.master.connect(&settings) => connected.map_err(not_connected),
+            () = self.config.clock.sleep(self.config.connect_timeout) => {
+                Err(refused("no server answered in time"))
             }
         }
-        answer
     }
 
-    async fn check_version(&self) -> Result<()> {
+    /// Asks on this line.
+    async fn ask<T: FromRedisValue>(&self, line: &Line, question: &Question<'_>) -> RedisResult<T> {
+        let mut moves = 0;
+        loop {
+            let connect = || self.connect(Some(self.config.response_timeout));
+            let (number, mut connection) = line.get(connect).await?;
+            let answer = match question {
+                Question::One(command) => command.query_async(&mut connection).await,
+                Question::Many(pipeline) => pipeline.query_async(&mut connection).await,
+            };
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => first_of(error),
+            };
+            if is_broken(&error) {
+                self.master.note(&error);
+                line.hang_up(Some(number));
+            }
+            // It was not run there.
+            if !is_moved(&error) || moves == MOVES {
+                return Err(error);
+            }
+            moves += 1;
+        }
+    }
+
+    async fn check_server(&self) -> Result<()> {
         let mut info = redis::cmd("INFO");
         info.arg("server");
         let text: String = self.run(&info).await.map_err(|e| e.during("connect"))?;
-        let version = text
-            .lines()
-            .find_map(|line| line.strip_prefix("redis_version:"));
-        let version = version.unwrap_or_default().trim();
+        let said = |name: &str| {
+            let mut lines = text.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            value.unwrap_or_default().trim()
+        };
+        self.check_kind(said("redis_mode")).await?;
+        let version = said("redis_version");
         let mut parts = version.split('.').map_while(|part| part.parse().ok());
         let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         if found >= OLDEST {
@@ -209,6 +271,25 @@ impl Wire {
             ErrorKind::Unsupported,
             format!("redis {version} is too old: 6.2 or later is needed"),
         ))
+    }
+
+    /// Whether the URL's scheme is the one for this kind of server.
+    async fn check_kind(&self, mode: &str) -> Result<()> {
+        let detail = match mode {
+            "sentinel" => "the server is a sentinel: its URL begins with redis+sentinel:",
+            "cluster" => {
+                let mut exists = redis::cmd("EXISTS");
+                exists.arg(&self.config.stream);
+                match self.try_run::<Value>(&exists).await {
+                    Err(error) if is_moved(&error) && self.master.is_fixed() => {
+                        "the server is one of a cluster: its URL begins with redis+cluster:"
+                    }
+                    _ => return Ok(()),
+                }
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::invalid("/backend", detail))
     }
 
     async fn fsync(&self) -> Result<Fsync> {

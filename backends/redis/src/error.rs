@@ -1,5 +1,7 @@
 //! Errors of the client and the server as errors of the contract.
 
+use std::fmt::Display;
+
 use fanfare_core::error::{Error, ErrorKind};
 use redis::RedisError;
 
@@ -13,7 +15,12 @@ pub(crate) fn map(error: RedisError) -> Error {
 /// outcome is not known.
 pub(crate) fn map_write(error: RedisError) -> Error {
     if is_interrupted(&error) {
-        return Error::new(ErrorKind::Unknown, "the connection to redis broke").because(error);
+        let text = if error.is_timeout() {
+            "redis gave no answer in time"
+        } else {
+            "the connection to redis broke"
+        };
+        return Error::new(ErrorKind::Unknown, text).because(error);
     }
     map(error)
 }
@@ -38,8 +45,34 @@ pub(crate) fn is_broken(error: &RedisError) -> bool {
         || error.is_timeout()
         || error.is_connection_dropped()
         || error.is_unrecoverable_error()
-        // A replica now, or still loading: another connection may find the new master.
-        || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN"))
+        // A replica now, or cut off, or still loading: another connection may find the new master.
+        || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "NOREPLICAS"))
+        || is_moved(error)
+}
+
+/// Whether another server of the cluster has the stream. Nothing was done here.
+pub(crate) fn is_moved(error: &RedisError) -> bool {
+    error.code() == Some("MOVED") && error.redirect_node().is_some()
+}
+
+/// Of several commands sent together, the error of the first where it has one: the others follow it.
+pub(crate) fn first_of(error: RedisError) -> RedisError {
+    match error.clone().into_server_errors().as_deref() {
+        Some([(0, first), ..]) => first.clone().into(),
+        _ => error,
+    }
+}
+
+/// Whether of several commands sent together the first one was run.
+pub(crate) fn was_begun(error: &RedisError) -> bool {
+    let errors = error.clone().into_server_errors();
+    errors.is_some_and(|errors| errors.first().is_some_and(|(at, _)| *at > 0))
+}
+
+/// It is stored, but too few replicas said that they have it.
+pub(crate) fn unconfirmed(confirmed: impl Display, wanted: usize) -> RedisError {
+    let text = format!("stored, but {confirmed} of {wanted} replicas confirmed it in time");
+    std::io::Error::new(std::io::ErrorKind::TimedOut, text).into()
 }
 
 /// Whether the connection ended, perhaps long before: a new one may well work. A server that does
@@ -58,8 +91,20 @@ fn classify(error: &RedisError) -> (ErrorKind, &'static str) {
         Some("NOPERM") => return (ErrorKind::Forbidden, "the redis user may not do that"),
         Some("READONLY") => return (ErrorKind::Unavailable, "redis is read-only"),
         Some("OOM") => return (ErrorKind::Full, "redis is out of memory"),
-        Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "BUSY") => {
+        // A script that somebody flushed just after it was loaded was not run either.
+        Some("LOADING" | "MASTERDOWN" | "BUSY" | "NOSCRIPT") => {
             return (ErrorKind::Unavailable, "redis cannot answer now");
+        }
+        Some("NOREPLICAS") => return (ErrorKind::Unavailable, "redis lacks replicas"),
+        Some("CLUSTERDOWN") => return (ErrorKind::Unavailable, "the cluster of redis is down"),
+        Some("MOVED") => {
+            return (ErrorKind::Unavailable, "another server has the stream");
+        }
+        Some("ASK" | "TRYAGAIN") => {
+            return (
+                ErrorKind::Unavailable,
+                "the stream is moving to another server",
+            );
         }
         Some("MISCONF") => return (ErrorKind::Storage, "redis cannot write to its disk"),
         Some("WRONGTYPE") => {
@@ -85,6 +130,12 @@ fn classify(error: &RedisError) -> (ErrorKind, &'static str) {
     if has("DB index is out of range") {
         return (ErrorKind::Invalid, "redis has no such database");
     }
+    if has("cluster support disabled") {
+        return (ErrorKind::Invalid, "the server is not one of a cluster");
+    }
+    if has("unknown command") && has("SENTINEL") {
+        return (ErrorKind::Invalid, "the server is not a sentinel");
+    }
     if has("WRONGTYPE") {
         return (
             ErrorKind::Conflict,
@@ -96,6 +147,9 @@ fn classify(error: &RedisError) -> (ErrorKind, &'static str) {
             (ErrorKind::Unauthorized, "redis refuses the credentials")
         }
         redis::ErrorKind::InvalidClientConfig => (ErrorKind::Invalid, "not a redis URL"),
+        redis::ErrorKind::MasterNameNotFoundBySentinel => {
+            (ErrorKind::Invalid, "the sentinels know no such service")
+        }
         _ if is_broken(error) => (ErrorKind::Unavailable, "redis cannot be reached"),
         _ => (ErrorKind::Storage, "redis answered with an error"),
     }

@@ -71,7 +71,7 @@ impl Stream {
         } else {
             (&scripts::PUBLISH, self.frame(items))
         };
-        let answer = self.wire.try_call(script, &command).await;
+        let answer = self.wire.try_append(script, &command).await;
         let mut answer = Answer::new(answer.map_err(map_write)?, "publish")?;
         match answer.next::<String>()?.as_str() {
             "appended" => {

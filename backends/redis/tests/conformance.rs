@@ -1,10 +1,11 @@
-//! The published suite against a real redis-server: frames of ours, and one event per entry.
+//! The published suite against a real redis-server: frames of ours, one event per entry, and on a
+//! cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_conformance::broker::{Broker, Durability, Proxy, Server, redis};
+use fanfare_conformance::broker::{Broker, Durability, Proxy, RedisCluster, Server, redis};
 use fanfare_conformance::{Breakable, Target};
 use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
@@ -16,23 +17,67 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 struct Redis {
     name: &'static str,
-    server: OnceCell<Server>,
+    /// Whether it is one of a cluster.
+    clustered: bool,
+    server: OnceCell<Place>,
     form: Form,
     groups: Groups,
+}
+
+/// Where the streams are.
+#[derive(Debug)]
+enum Place {
+    Alone(Server),
+    Cluster(RedisCluster),
+}
+
+impl Place {
+    fn url(&self) -> String {
+        match self {
+            Self::Alone(server) => server.url(),
+            Self::Cluster(cluster) => cluster.url(),
+        }
+    }
+
+    /// How a client reaches the stream that knows no clusters.
+    fn url_of(&self, stream: &str) -> std::io::Result<String> {
+        match self {
+            Self::Alone(server) => Ok(server.url()),
+            Self::Cluster(cluster) => Ok(cluster.master_of(stream)?.url()),
+        }
+    }
+
+    /// What a proxy is put before. Clients of a cluster go round any.
+    fn broker(&self) -> Option<&Broker> {
+        match self {
+            Self::Alone(server) => server.broker(),
+            Self::Cluster(_) => None,
+        }
+    }
 }
 
 impl Redis {
     fn new(name: &'static str, form: Form, groups: Groups) -> Self {
         Self {
             name,
+            clustered: false,
             server: OnceCell::new(),
             form,
             groups,
         }
     }
 
-    async fn server(&self) -> Result<&Server> {
-        let start = || async { Server::open(redis(), Durability::Periodic).await };
+    async fn server(&self) -> Result<&Place> {
+        let durability = Durability::Periodic;
+        let start = || async {
+            if self.clustered {
+                RedisCluster::start(durability, false)
+                    .await
+                    .map(Place::Cluster)
+            } else {
+                Server::open(redis(), durability).await.map(Place::Alone)
+            }
+        };
         let server = self.server.get_or_try_init(start).await;
         server.map_err(|e| Error::new(ErrorKind::Unavailable, "no redis").because(e))
     }
@@ -53,11 +98,11 @@ impl Redis {
         };
         let mut add = redis::cmd("XADD");
         add.arg(stream).arg("*").arg(field).arg(bytes);
-        self.as_another(&add).await
+        self.as_another(stream, &add).await
     }
 
-    async fn as_another(&self, command: &redis::Cmd) -> Result<(), BoxError> {
-        let client = redis::Client::open(self.server().await?.url())?;
+    async fn as_another(&self, stream: &str, command: &redis::Cmd) -> Result<(), BoxError> {
+        let client = redis::Client::open(self.server().await?.url_of(stream)?)?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         Ok(command.exec_async(&mut connection).await?)
     }
@@ -99,7 +144,7 @@ impl Target for Redis {
     async fn lose(&self, stream: &str) -> Option<Result<()>> {
         let mut delete = redis::cmd("DEL");
         delete.arg(stream);
-        let lost = self.as_another(&delete).await;
+        let lost = self.as_another(stream, &delete).await;
         Some(lost.map_err(|e| Error::new(ErrorKind::Unavailable, "not deleted").because(e)))
     }
 
@@ -144,4 +189,13 @@ fn conformance_of_groups() {
     let form = Form::Entries(EntryForm::preset("cloudevents").unwrap());
     let target = Redis::new("redis, its consumer groups", form, Groups::All);
     fanfare_conformance::check(Arc::new(target));
+}
+
+#[test]
+fn conformance_of_cluster() {
+    let on_cluster = Redis {
+        clustered: true,
+        ..Redis::new("redis, a cluster", Form::Frames, Groups::None)
+    };
+    fanfare_conformance::check(Arc::new(on_cluster));
 }

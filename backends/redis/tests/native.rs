@@ -6,6 +6,7 @@ mod native {
     mod deaths;
     mod group;
     mod loss;
+    mod masters;
     mod refusals;
     pub(super) mod stage;
     mod stream;

@@ -10,7 +10,7 @@ use fanfare_core::{Error, Result};
 pub const DEFAULT_STREAM: &str = "fanfare";
 
 /// Parameters whose values are safe to show; every other one is hidden.
-const PUBLIC_PARAMETERS: [&str; 11] = [
+const PUBLIC_PARAMETERS: [&str; 12] = [
     "stream",
     "mode",
     "max_events",
@@ -20,6 +20,7 @@ const PUBLIC_PARAMETERS: [&str; 11] = [
     "group",
     "consumer",
     "takeover",
+    "wait_replicas",
     "pooler",
     "sslmode",
 ];
@@ -201,6 +202,7 @@ mod tests {
         for url in [
             "redis://ada:hunter2@localhost:6379/?stream=orders&token=hunter2",
             "redis://ada:hun/t?er2@hunter2@localhost",
+            "redis+sentinel://ada:hunter2@one:26379,two/main/0?sentinel_password=hunter2",
             "://ada:hunter2@localhost",
         ] {
             let shown = match Address::parse(url) {

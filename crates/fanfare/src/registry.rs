@@ -33,7 +33,7 @@ struct Entry {
     verify: fn(Address) -> Verifying,
 }
 
-static BACKENDS: [Entry; 6] = [
+static BACKENDS: [Entry; 8] = [
     Entry {
         scheme: "memory",
         example: "memory:",
@@ -48,27 +48,14 @@ static BACKENDS: [Entry; 6] = [
         back_up: |_, _| Err(refused("pg_dump copies the schema of the stream")),
         verify: |_| Box::pin(async { Err(refused("postgres checks its own files")) }),
     },
-    Entry {
-        scheme: "redis",
-        example: "redis://HOST:PORT",
-        open: |address| Box::pin(redis(address)),
-        back_up: |_, _| Err(refused("redis makes its own backups")),
-        verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
-    },
-    Entry {
-        scheme: "rediss",
-        example: "rediss://HOST:PORT",
-        open: |address| Box::pin(redis(address)),
-        back_up: |_, _| Err(refused("redis makes its own backups")),
-        verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
-    },
-    Entry {
-        scheme: "redis+unix",
-        example: "redis+unix:FILE",
-        open: |address| Box::pin(redis(address)),
-        back_up: |_, _| Err(refused("redis makes its own backups")),
-        verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
-    },
+    at_redis("redis", "redis://HOST:PORT"),
+    at_redis("rediss", "rediss://HOST:PORT"),
+    at_redis("redis+unix", "redis+unix:FILE"),
+    at_redis("redis+cluster", "redis+cluster://HOST:PORT,HOST:PORT"),
+    at_redis(
+        "redis+sentinel",
+        "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE",
+    ),
     Entry {
         scheme: "sqlite",
         example: "sqlite:DIR",
@@ -77,6 +64,16 @@ static BACKENDS: [Entry; 6] = [
         verify: |address| Box::pin(verify_sqlite(address)),
     },
 ];
+
+const fn at_redis(scheme: &'static str, example: &'static str) -> Entry {
+    Entry {
+        scheme,
+        example,
+        open: |address| Box::pin(redis(address)),
+        back_up: |_, _| Err(refused("redis makes its own backups")),
+        verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
+    }
+}
 
 /// What a URL of each backend looks like.
 pub fn examples() -> impl Iterator<Item = &'static str> {
@@ -114,6 +111,9 @@ fn entry(address: &Address) -> Result<&'static Entry> {
     let scheme = match address.scheme() {
         // As other programs write it.
         "postgresql" => "postgres",
+        // TLS is the Redis backend's.
+        "rediss+cluster" => "redis+cluster",
+        "rediss+sentinel" => "redis+sentinel",
         scheme => scheme,
     };
     let found = BACKENDS.iter().find(|entry| entry.scheme == scheme);
@@ -236,6 +236,7 @@ async fn redis(address: Address) -> Result<Arc<dyn Backend>> {
 
 /// `redis://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`; on a stream of
 /// another service `&wire=PRESET`, and in its consumer group `&group=NAME&consumer=NAME&takeover=30s`.
+/// Where replicas take over, `&wait_replicas=N`; for sentinels `&sentinel_user=NAME&sentinel_password=..`.
 fn redis_config(mut address: Address) -> Result<RedisConfig> {
     let wire = address.take("wire");
     let stream = match wire {
@@ -252,6 +253,13 @@ fn redis_config(mut address: Address) -> Result<RedisConfig> {
             return Err(Error::invalid("/backend", detail));
         }
     };
+    config.sentinel_user = (
+        address.take("sentinel_user"),
+        address.take("sentinel_password"),
+    );
+    if let Some(replicas) = address.take_number("wait_replicas")? {
+        config.wait_replicas = replicas;
+    }
     config.max_data_bytes = MAX_DATA_BYTES;
     if let Some(bytes) = address.take_number("max_bytes")? {
         config.max_bytes = bytes;
@@ -343,9 +351,13 @@ mod tests {
             "redis:?wire=workflow",
             "redis:?stream=a&wire=workflow&group=a b",
             "redis:?stream=a&group=workers",
+            "redis://host/?wait_replicas=all",
+            "redis+cluster://ada:hunter2@host,other:7000/1",
+            "rediss+sentinel://ada:hunter2@host?sentinel_password=hunter2",
         ] {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
         }
     }
 }
