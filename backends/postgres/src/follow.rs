@@ -56,7 +56,9 @@ const HOLDERS: &str = "SELECT virtualtransaction FROM pg_locks WHERE locktype = 
 const LEAD: &str = "UPDATE ff.horizon SET leader = $1, term = term + 1, \
                     until = clock_timestamp() + $2 * interval '1 ms' \
                     WHERE leader IS NULL OR until <= clock_timestamp() RETURNING term, h";
+/// Where no event is there to tell that all were removed, the first one read since is from now on.
 const STORE: &str = "UPDATE ff.horizon SET h = greatest(h, $1), \
+                     oldest = CASE WHEN oldest > trimmed THEN oldest ELSE coalesce($5, oldest) END, \
                      until = clock_timestamp() + $4 * interval '1 ms' \
                      WHERE leader = $2 AND term = $3 RETURNING 1";
 const RESIGN: &str = "UPDATE ff.horizon SET leader = NULL, until = '-infinity' \
@@ -135,6 +137,8 @@ enum Role {
     Leader {
         term: i64,
         tracker: Tracker,
+        /// The first event read since the horizon was stored.
+        first: Option<i64>,
         /// What is stored, and when the lease was renewed.
         stored: i64,
         renewed: Timestamp,
@@ -273,7 +277,11 @@ impl Watch {
         }
         self.blocked = taken < rows.len();
         rows.truncate(taken);
-        if let Some(last) = rows.last().map(|row| row.position) {
+        if let (Some(oldest), Some(last)) = (rows.first(), rows.last()) {
+            let (oldest, last) = (oldest.position, last.position);
+            if let Role::Leader { first, .. } = &mut self.role {
+                first.get_or_insert(oldest);
+            }
             self.log.append(rows, last);
             self.pause = BUSY;
         }
@@ -309,6 +317,7 @@ impl Watch {
         self.role = Role::Leader {
             term: get(row, 0)?,
             tracker: Tracker::new(self.log.horizon()),
+            first: None,
             stored: get(row, 1)?,
             renewed: self.now(),
         };
@@ -360,6 +369,7 @@ impl Watch {
         let may_tell = now.since(self.told) >= TELL;
         if let Role::Leader {
             term,
+            first,
             stored,
             renewed,
             ..
@@ -369,12 +379,12 @@ impl Watch {
             let tell = self.untold && may_tell;
             if tell || now.since(*renewed) >= RENEW {
                 let lease = f64::from(u32::try_from(LEASE.as_millis()).unwrap_or(u32::MAX));
-                let params: [Param<'_>; 4] = [&horizon, &self.me, &*term, &lease];
+                let params: [Param<'_>; 5] = [&horizon, &self.me, &*term, &lease, &*first];
                 if self.own.query(STORE, &params).await?.is_empty() {
                     self.role = Role::Follower;
                     return Ok(());
                 }
-                (*stored, *renewed) = (horizon, now);
+                (*first, *stored, *renewed) = (None, horizon, now);
             }
         }
         if self.untold && may_tell {

@@ -79,6 +79,20 @@ async fn events_that_others_removed_are_counted_once_and_later_ones_come() {
 }
 
 #[tokio::test]
+async fn a_log_emptied_right_after_its_first_event_is_reported_although_more_came() {
+    let broker = server().await;
+    let backend = open(broker.address()).await;
+    let member = member(&backend).await;
+    publish(&backend, &["1"]).await;
+    assert_eq!(take(&member, 1).await, ["1"]);
+    sql(&broker, "TRUNCATE fanfare_orders.log").await;
+    publish(&backend, &["2"]).await;
+    assert_eq!(take(&member, 1).await, ["2"]);
+    assert_eq!(losses(&backend).await, (1, 1));
+    require_balance(&backend).await;
+}
+
+#[tokio::test]
 async fn the_lost_state_of_a_subscription_costs_no_event() {
     let broker = server().await;
     let backend = open(broker.address()).await;
