@@ -75,6 +75,14 @@ impl PostgresBackend {
         }))
     }
 
+    /// What opening would make or change in the database before anything else, in words; nothing where
+    /// the stream is there as this build has it. Changes nothing.
+    pub async fn missing(config: PostgresConfig) -> Result<Option<&'static str>> {
+        let database = Database::connect(config)?;
+        database.check().await?;
+        migrate::missing(&database).await
+    }
+
     /// Takes the steps of the schema back until `target` are left, with everything they hold; 0
     /// removes the stream. Nobody may have it open.
     pub async fn migrate_down(config: PostgresConfig, target: i32) -> Result<()> {

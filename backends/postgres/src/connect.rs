@@ -78,7 +78,7 @@ impl Database {
     }
 
     /// Whether the server is recent enough, the primary, and how safely it keeps what it acknowledges.
-    async fn check(&self) -> Result<()> {
+    pub(crate) async fn check(&self) -> Result<()> {
         let rows = self
             .read(SERVER, &[])
             .await

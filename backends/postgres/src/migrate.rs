@@ -53,15 +53,22 @@ const STEPS: &str = "SELECT number FROM ff.migration ORDER BY number";
 const DONE: &str = "INSERT INTO ff.migration (number, name) VALUES ($1, $2)";
 const UNDONE: &str = "DELETE FROM ff.migration WHERE number = $1";
 
+/// What is missing, in words; nothing where the stream is there as this build has it.
+pub(crate) async fn missing(database: &Database) -> Result<Option<&'static str>> {
+    let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
+    let there = steps(database).await?;
+    match (there.first(), there.last()) {
+        (_, Some(later)) if *later > newest => Err(newer(*later, newest)),
+        (Some(0), Some(last)) if *last == newest => Ok(None),
+        (None, _) => Ok(Some("nothing there yet")),
+        _ => Ok(Some("of an older version")),
+    }
+}
+
 /// Applies what is missing. Where there is nothing at all although events up to `seen` were read, it
 /// was deleted, and positions go on behind them. Answers whether that is so.
 pub(crate) async fn up(database: &Arc<Database>, seen: i64) -> Result<bool> {
-    let newest = i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX);
-    let there = steps(database).await?;
-    if let Some(later) = there.last().filter(|there| **there > newest) {
-        return Err(newer(*later, newest));
-    }
-    if (there.first(), there.last()) == (Some(&0), Some(&newest)) {
+    if missing(database).await?.is_none() {
         return Ok(false);
     }
     let mut client = database.client().await?;

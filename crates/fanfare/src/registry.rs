@@ -95,6 +95,16 @@ pub async fn open_postgres(address: Address) -> Result<Arc<PostgresBackend>> {
     }
 }
 
+/// What opening the stream at `address` would make there or change first, in words; nothing where it
+/// would only open it. Changes nothing.
+pub async fn missing(address: Address) -> Result<Option<&'static str>> {
+    match entry(&address)?.scheme {
+        "postgres" => PostgresBackend::missing(postgres_config(address)?).await,
+        "sqlite" if !Path::new(address.path()).exists() => Ok(Some("nothing there yet")),
+        _ => Ok(None),
+    }
+}
+
 /// Copies the stream at `address` into the directory `target`, as of one moment and while another
 /// process may use it; answers the bytes of the copy. Blocks.
 pub fn back_up(address: Address, target: &Path) -> Result<u64> {

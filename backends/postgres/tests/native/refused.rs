@@ -104,6 +104,26 @@ async fn a_newer_schema_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_missing_is_told_and_not_made() {
+    let broker = server().await;
+    let missing = || async {
+        let config = config(broker.address());
+        PostgresBackend::missing(config).await.unwrap()
+    };
+    assert_eq!(missing().await, Some("nothing there yet"));
+    let client = sql(&broker, "SELECT 1").await;
+    let schemas = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'fanfare%'";
+    let schemas = client.query_one(schemas, &[]).await.unwrap();
+    assert_eq!(schemas.get::<_, i64>(0), 0);
+    open(broker.address()).await.close().await.unwrap();
+    assert_eq!(missing().await, None);
+    // As a step of the tables leaves it.
+    let step = "DELETE FROM fanfare_orders.migration WHERE number = 0";
+    client.batch_execute(step).await.unwrap();
+    assert_eq!(missing().await, Some("of an older version"));
+}
+
+#[tokio::test]
 async fn a_server_that_is_read_only_says_so() {
     let broker = server().await;
     let backend = open(broker.address()).await;

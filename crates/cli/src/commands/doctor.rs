@@ -1,8 +1,6 @@
 //! `fanfare doctor`: looks at configuration, server and backend as a person would who was called for
 //! help, and says what each finding means. Changes nothing.
 
-use std::path::Path;
-
 use fanfare::address::Address;
 use fanfare::core::ErrorKind;
 use fanfare::core::backend::Backend;
@@ -142,9 +140,13 @@ async fn look_at_backend(
     };
     let shown = address.to_string();
     // Opening would make it, and a doctor changes nothing.
-    if address.scheme() == "sqlite" && !Path::new(address.path()).exists() {
-        let text = format!("{shown}: nothing there yet; the first `fanfare serve` makes it");
-        return findings.tell(State::Note, "backend", text);
+    match registry::missing(address.clone()).await {
+        Ok(None) => {}
+        Ok(Some(what)) => {
+            let text = format!("{shown}: {what}; the next `fanfare serve` changes that");
+            return findings.tell(State::Note, "backend", text);
+        }
+        Err(error) => return findings.tell(State::Bad, "backend", format!("{shown}: {error}")),
     }
     match registry::open(address.clone()).await {
         Ok(backend) => {

@@ -1,5 +1,9 @@
 //! `fanfare backup` and `fanfare doctor`.
 
+use std::time::Duration;
+
+use fanfare_conformance::broker::{Broker, Durability, postgres};
+
 use crate::process::{Server, fanfare, run};
 
 #[test]
@@ -74,4 +78,22 @@ fn the_doctor_sees_a_server_at_work_and_changes_nothing() {
     let mut broken = fanfare(&["doctor", "--backend", "nonsense"]);
     broken.env("FANFARE_SERVER", "http://127.0.0.1:9");
     assert_eq!(run(broken).code, 1);
+}
+
+#[tokio::test]
+async fn the_doctor_makes_no_schema() {
+    let server = Broker::start(postgres(), Durability::Always).await.unwrap();
+    let look = || {
+        let mut command = fanfare(&["doctor", "--backend", &server.url()]);
+        command.env("FANFARE_SERVER", "http://127.0.0.1:9");
+        run(command).ok()
+    };
+    for _ in 0..2 {
+        let said = look();
+        assert!(said.contains("nothing there yet"), "{said}");
+    }
+    let bus = fanfare::connect(&server.url()).await.unwrap();
+    bus.shutdown(Duration::ZERO).await.unwrap();
+    let said = look();
+    assert!(said.contains("opens and verifies"), "{said}");
 }
