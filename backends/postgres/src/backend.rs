@@ -37,6 +37,7 @@ pub struct PostgresBackend {
     pub(crate) database: Arc<Database>,
     pub(crate) log: Arc<Log>,
     pub(crate) closed: watch::Sender<bool>,
+    pub(crate) retention: Arc<Retention>,
     publisher: Publisher,
     following: Following,
     pub(crate) values: Values,
@@ -53,7 +54,7 @@ impl PostgresBackend {
         let retention = Retention::start(database.clone(), closed.subscribe());
         let table = Table {
             log: log.clone(),
-            retention,
+            retention: retention.clone(),
         };
         let publisher = table.publisher(closed.subscribe());
         let desk = Arc::new(Desk {
@@ -67,6 +68,7 @@ impl PostgresBackend {
             database,
             log,
             closed,
+            retention,
             publisher,
             following,
             values,

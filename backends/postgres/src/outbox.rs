@@ -26,7 +26,8 @@ impl PostgresBackend {
     /// that publish them do so one after the other: by a row that they all lock before, or by
     /// [`PostgresBackend::lock_keys`].
     ///
-    /// The stream's `max_bytes` does not hold here.
+    /// [`Full`](fanfare_core::ErrorKind::Full) where the stream has no room within its `max_bytes`; then
+    /// nothing was sent, and the transaction may go on without the events.
     pub async fn publish_in(
         &self,
         transaction: &Transaction<'_>,
@@ -35,6 +36,7 @@ impl PostgresBackend {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        self.take_room(events).await?;
         let rows = Rows::of(&events.iter().collect::<Vec<_>>());
         let sql = self.database.sql(APPEND);
         let answer = transaction.query_one(&*sql, &rows.params()).await;
@@ -48,6 +50,11 @@ impl PostgresBackend {
         let sql = self.database.sql(LOCK_KEYS);
         let locked = transaction.query_one(&*sql, &[&keys]).await;
         locked.map(drop).map_err(map)
+    }
+
+    async fn take_room(&self, events: &[Event]) -> Result<()> {
+        let bytes = events.iter().map(|event| event.size() as u64).sum();
+        self.retention.take(bytes).await
     }
 
     /// Says that a transaction with events was committed, so that the log is looked at now and not at

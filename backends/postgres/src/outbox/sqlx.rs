@@ -26,6 +26,7 @@ impl PostgresBackend {
         if events.is_empty() {
             return Ok(Vec::new());
         }
+        self.take_room(events).await?;
         let rows = Rows::of(&events.iter().collect::<Vec<_>>());
         let ids: Vec<&[u8]> = rows.ids.iter().map(AsRef::as_ref).collect();
         let append = statement(self.database.sql(APPEND))

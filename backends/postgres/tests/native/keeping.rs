@@ -2,7 +2,8 @@
 
 use fanfare_conformance::broker::Broker;
 use fanfare_core::backend::Backend;
-use fanfare_postgres::PostgresBackend;
+use fanfare_core::error::ErrorKind;
+use fanfare_postgres::{PostgresBackend, PostgresConfig};
 use tokio_postgres::Client;
 
 use super::stage::*;
@@ -89,6 +90,35 @@ async fn what_somebody_needs_is_kept() {
     let audited = backend.admin().audit(None).await.unwrap().remove(0);
     assert_eq!(audited.breaches, []);
     assert!(audited.counts.balanced(), "{:?}", audited.counts);
+}
+
+#[tokio::test]
+async fn a_full_stream_has_no_room_for_events_of_a_callers_transaction_either() {
+    let broker = server().await;
+    let config = PostgresConfig {
+        max_bytes: 20_000,
+        ..config(broker.address())
+    };
+    let backend = PostgresBackend::open(config).await.unwrap();
+    let member = member(&backend).await;
+    let mut client = sql(&broker, "SELECT 1").await;
+    let events = [event(&"x".repeat(15_000))];
+    let transaction = client.transaction().await.unwrap();
+    backend.publish_in(&transaction, &events).await.unwrap();
+    transaction.commit().await.unwrap();
+    let transaction = client.transaction().await.unwrap();
+    let more = [event(&"y".repeat(15_000))];
+    let full = backend.publish_in(&transaction, &more).await.unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::Full, "{full}");
+    // The transaction is still good for something else.
+    let room = "SELECT fanfare_orders.publish('orders.placed')";
+    transaction.batch_execute(room).await.unwrap();
+    transaction.commit().await.unwrap();
+    take(&member, 2).await;
+    let transaction = client.transaction().await.unwrap();
+    backend.publish_in(&transaction, &more).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(take(&member, 1).await[0].len(), 15_000);
 }
 
 #[tokio::test]

@@ -102,7 +102,8 @@ async fn transactions_of_sqlx_that_lock_a_key_publish_one_after_the_other() {
         published.unwrap();
         transaction.commit().await.unwrap();
     };
-    within(async { tokio::join!(first, publish_of_key(&backend, &mut later, "second")) }).await;
+    let second = Box::pin(publish_of_key(&backend, &mut later, "second"));
+    within(async { tokio::join!(first, second) }).await;
     assert_eq!(take(&member, 2).await, ["first", "second"]);
 }
 
