@@ -9,6 +9,7 @@ use fanfare_core::event::Event;
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
+use fanfare_fleet::Page;
 use redis::Value;
 
 use crate::backend::RedisBackend;
@@ -19,7 +20,7 @@ use crate::frame::Slot;
 use crate::loss::Losses;
 use crate::place::{before, hex};
 use crate::scripts::{self, Script};
-use crate::subscription::{Stored, put_arguments, unknown, write_patterns, write_spec};
+use crate::subscription::{load, put_arguments, unknown, write_patterns, write_spec};
 
 /// How often an operation is tried again when the subscription changed under it.
 const TRIES: usize = 20;
@@ -135,20 +136,19 @@ impl Admin for RedisBackend {
         let config = &self.wire.config;
         let group = config.is_group(spec);
         for _ in 0..TRIES {
-            let there = Stored::load(&self.wire, &spec.name).await?;
-            let (mut version, mut wanted) = (String::new(), spec.clone());
-            if let Some(there) = &there {
+            let (mut version, mut wanted) = (None, spec.clone());
+            if let Some((there, is_group)) = load(&self.wire, &spec.name).await? {
                 there.spec.agrees_with(spec)?;
-                if there.group != group {
-                    return Err(other_kind(&spec.name, there.group));
+                if is_group != group {
+                    return Err(other_kind(&spec.name, is_group));
                 }
                 wanted.start = there.spec.start;
                 if wanted == there.spec {
                     return Ok(Put::Unchanged);
                 }
-                version.clone_from(&there.version);
+                version = Some(there.version);
             }
-            let arguments = put_arguments(config, &wanted, &version, &start)?;
+            let arguments = put_arguments(config, &wanted, version, &start)?;
             match self.text(&scripts::PUT, &arguments).await?.as_str() {
                 "created" => return Ok(Put::Created),
                 "changed" => return Ok(Put::Changed),
@@ -161,15 +161,15 @@ impl Admin for RedisBackend {
     async fn set_patterns(&self, name: &SubscriptionName, patterns: PatternSet) -> Result<()> {
         self.check_open()?;
         for _ in 0..TRIES {
-            let there = Stored::load(&self.wire, name).await?;
-            let there = there.ok_or_else(|| unknown(name))?;
+            let there = load(&self.wire, name).await?;
+            let (there, _) = there.ok_or_else(|| unknown(name))?;
             let spec = SubscriptionSpec {
                 patterns: patterns.clone(),
                 ..there.spec
             };
             let arguments = Arguments::default()
                 .text(name.as_str())
-                .text(&there.version)
+                .number(there.version)
                 .text(write_spec(&spec)?)
                 .text(write_patterns(&patterns));
             if self.text(&scripts::PATTERNS, &arguments).await? == "changed" {
@@ -201,8 +201,8 @@ impl Admin for RedisBackend {
 
     async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
         self.check_open()?;
-        let stored = Stored::load(&self.wire, name).await?;
-        Ok(stored.ok_or_else(|| unknown(name))?.spec)
+        let there = load(&self.wire, name).await?;
+        Ok(there.ok_or_else(|| unknown(name))?.0.spec)
     }
 
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
@@ -256,13 +256,13 @@ impl Admin for RedisBackend {
             Some(name) => vec![self.known(name).await?],
             None => self.durable().await?,
         };
-        if name.is_some() && chosen.iter().any(|snapshot| snapshot.stored.group) {
+        if name.is_some() && chosen.iter().any(|snapshot| snapshot.group) {
             return Err(Error::new(
                 ErrorKind::Unsupported,
                 "others acknowledge in a consumer group of redis: there is nothing to compare with",
             ));
         }
-        chosen.retain(|snapshot| !snapshot.stored.group);
+        chosen.retain(|snapshot| !snapshot.group);
         let mut audited = Vec::with_capacity(chosen.len());
         for snapshot in chosen {
             audited.push(self.audited(snapshot).await?);

@@ -20,12 +20,12 @@ use tokio::sync::watch;
 
 use crate::config::{Groups, RedisConfig};
 use crate::connect::{Fsync, Wire};
-use crate::consume::RedisConsumer;
+use crate::consume::{self, RedisConsumer};
 use crate::log::Log;
 use crate::loss::{self, Losses};
 use crate::publish::{Publisher, Stream};
 use crate::retention::Retention;
-use crate::subscription::Stored;
+use crate::subscription;
 
 /// The most events in one publish.
 const MAX_BATCH: usize = 10_000;
@@ -81,8 +81,8 @@ impl RedisBackend {
     }
 
     pub(crate) async fn is_ordered(&self, name: &SubscriptionName) -> Result<bool> {
-        let stored = Stored::load(&self.wire, name).await?;
-        Ok(stored.is_some_and(|stored| stored.spec.ordered))
+        let there = subscription::load(&self.wire, name).await?;
+        Ok(there.is_some_and(|(stored, _)| stored.spec.ordered))
     }
 
     /// Whether anything was ever removed from the stream.
@@ -153,7 +153,7 @@ impl Backend for RedisBackend {
         self.check_open()?;
         let (wire, log) = (self.wire.clone(), self.log.clone());
         let closed = self.closed.subscribe();
-        let consumer = RedisConsumer::join(wire, log, subscription, &member, closed).await?;
+        let consumer = consume::join(wire, log, subscription, &member, closed).await?;
         let consumer = Arc::new(consumer);
         let mut consumers = self.consumers.lock();
         consumers.retain(|there| there.strong_count() > 0);

@@ -7,6 +7,7 @@ use fanfare_core::admin::{Audited, Breach, Counts, SubscriptionInfo};
 use fanfare_core::error::Result;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::SubscriptionName;
+use fanfare_fleet::Stored;
 use redis::Value;
 
 use crate::backend::RedisBackend;
@@ -14,7 +15,7 @@ use crate::connect::{Answer, Arguments};
 use crate::error::unexpected;
 use crate::place::{block_of, block_range, recorded};
 use crate::scripts;
-use crate::subscription::Stored;
+use crate::subscription;
 
 /// The most ids that a breach names.
 const MAX_IDS: usize = 1_000;
@@ -22,6 +23,8 @@ const MAX_IDS: usize = 1_000;
 /// One subscription at one moment.
 pub(crate) struct Snapshot {
     pub(crate) stored: Stored,
+    /// Whether it is a consumer group of Redis.
+    pub(crate) group: bool,
     /// By block and kind: a, d, x, e, v (trimmed).
     counters: BTreeMap<(u128, char), i64>,
     pub(crate) in_flight: u64,
@@ -79,8 +82,10 @@ impl RedisBackend {
             let block = u128::from_str_radix(&block, 16).map_err(|_| unexpected("snapshot"))?;
             open.insert(block, n);
         }
+        let (stored, group) = subscription::read(name, &fields)?;
         Ok(Some(Snapshot {
-            stored: Stored::read(name, &fields)?,
+            stored,
+            group,
             counters,
             in_flight,
             waiting,
@@ -133,7 +138,7 @@ impl RedisBackend {
 
     pub(crate) async fn info(&self, snapshot: Snapshot) -> Result<SubscriptionInfo> {
         let (above, first) = self.above(&snapshot).await?;
-        let counts = if snapshot.stored.group {
+        let counts = if snapshot.group {
             self.shared_counts(&snapshot, above).await?
         } else {
             snapshot.counts(snapshot.stored.claimed, above)

@@ -1,255 +1,290 @@
-//! One member of a subscription: receive, settle, extend, close.
+//! What Redis does for the members of a subscription. The members' own side is the fleet crate's; what
+//! must happen at once is a script. Consumer groups of Redis are [`group`]'s.
 
-mod claim;
 mod group;
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_core::consumer::{Consumer, Member, MemberKind};
-use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
-use fanfare_core::error::{Error, ErrorKind, Result};
-use fanfare_core::subscription::SubscriptionName;
-use fanfare_core::timestamp::Timestamp;
-use parking_lot::{Mutex, RwLock};
+use bytes::Bytes;
+use fanfare_core::clock::Clock;
+use fanfare_core::consumer::Member;
+use fanfare_core::error::Result;
+use fanfare_core::subscription::{OnDead, SubscriptionName, SubscriptionSpec};
+use fanfare_fleet::{
+    Answer, Ask, Engine, FleetConsumer, Granted, How, Run, Slot, Stored, neighbours,
+};
 use tokio::sync::{Notify, watch};
-use uuid::Uuid;
 
-use self::claim::Claimed;
-use crate::connect::{Arguments, Wire};
+use crate::connect::{Answer as Reply, Arguments, Wire};
 use crate::log::{Frame, Log};
-use crate::scripts;
-use crate::settle::{self, How};
-use crate::subscription::{Stored, restore, unknown};
+use crate::place::hex;
+use crate::scripts::{self, Script};
+use crate::subscription;
 
-pub(crate) use self::claim::bodies;
+/// A member of a subscription.
+pub(crate) type RedisConsumer = FleetConsumer<Desk>;
 
-/// How often a waiting member asks, in case a wake-up was lost with a connection.
-const POLL: Duration = Duration::from_secs(5);
-
-/// One member.
-pub(crate) struct RedisConsumer {
-    inner: Arc<Inner>,
-    woken: Arc<Notify>,
-}
-
-struct Inner {
+/// Where members of this process get and settle deliveries.
+#[derive(Debug)]
+pub(crate) struct Desk {
     wire: Arc<Wire>,
     log: Arc<Log>,
-    name: SubscriptionName,
-    /// 16 hexadecimal digits that no other member has.
-    member: String,
-    kind: MemberKind,
+}
+
+/// Joins a subscription that exists.
+pub(crate) async fn join(
+    wire: Arc<Wire>,
+    log: Arc<Log>,
+    name: &SubscriptionName,
+    member: &Member,
     closed: watch::Receiver<bool>,
-    /// As last seen.
-    stored: RwLock<Arc<Stored>>,
-    place: tokio::sync::Mutex<Place>,
-    /// Claimed, not yet handed out.
-    ready: Mutex<VecDeque<Delivery>>,
-    /// What a consumer group of Redis gave us, not yet claimed.
-    given: group::Given,
-}
-
-/// How far this member has looked.
-struct Place {
-    /// The subscription's, as last heard.
-    frontier: u128,
-    /// Nothing between the frontier and here matches.
-    scanned: u128,
-    /// Frames read ahead.
-    page: VecDeque<Arc<Frame>>,
-    /// When an ephemeral subscription last said that it lives.
-    alive: Timestamp,
-}
-
-impl RedisConsumer {
-    pub(crate) async fn join(
-        wire: Arc<Wire>,
-        log: Arc<Log>,
-        name: &SubscriptionName,
-        member: &Member,
-        closed: watch::Receiver<bool>,
-    ) -> Result<Self> {
-        let stored = Stored::load(&wire, name)
-            .await?
-            .ok_or_else(|| unknown(name))?;
-        let (high, low) = Uuid::now_v7().as_u64_pair();
-        let place = Place {
-            frontier: stored.frontier,
-            scanned: stored.frontier,
-            page: VecDeque::new(),
-            alive: wire.config.clock.now(),
-        };
-        log.note_settled().await?;
-        let woken = log.woken(name.as_str());
-        let inner = Inner {
-            wire,
-            log,
-            name: name.clone(),
-            member: format!("{:016x}", high.rotate_left(32) ^ low),
-            kind: member.kind,
-            closed,
-            stored: RwLock::new(Arc::new(stored)),
-            place: tokio::sync::Mutex::new(place),
-            ready: Mutex::default(),
-            given: group::Given::default(),
-        };
-        let inner = Arc::new(inner);
-        group::start(&inner);
-        Ok(Self { inner, woken })
-    }
-
-    pub(crate) fn kind(&self) -> MemberKind {
-        self.inner.kind
-    }
-
-    /// Gives back what this member holds.
-    pub(crate) async fn release(&self) -> Result<()> {
-        let inner = &self.inner;
-        let is_group = inner.stored.read().group;
-        if is_group {
-            inner.stop_reading().await;
-            inner.keep_group(true).await?;
-        }
-        inner.ready.lock().clear();
-        // A claim that is on its way is waited for, so that it is given back too.
-        let _place = inner.place.lock().await;
-        inner.ready.lock().clear();
-        let stored = inner.stored.read().clone();
-        if stored.spec.ephemeral {
-            let arguments = Arguments::default().text(inner.name.as_str()).number(0);
-            inner.wire.script(&scripts::DELETE, &arguments).await?;
-        } else {
-            let arguments = Arguments::default()
-                .text(inner.name.as_str())
-                .text(&inner.member);
-            inner.wire.script(&scripts::RELEASE, &arguments).await?;
-        }
-        Ok(())
+) -> Result<RedisConsumer> {
+    log.note_settled().await?;
+    let is_group = subscription::is_group(&wire, name).await?;
+    let desk = Arc::new(Desk { wire, log });
+    if is_group {
+        group::join(desk, name, member, closed).await
+    } else {
+        FleetConsumer::join(desk, name, member, closed).await
     }
 }
 
 #[async_trait]
-impl Consumer for RedisConsumer {
-    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        let inner = &self.inner;
-        let clock = &inner.wire.config.clock;
-        let deadline = clock.now() + wait;
-        let is_group = inner.stored.read().group;
-        let mut appended = if is_group {
-            inner.given.arrived()
-        } else {
-            inner.log.appended()
-        };
-        let mut closed = inner.closed.clone();
-        let (mut ask, mut last) = (true, false);
-        loop {
-            inner.check_open()?;
-            appended.mark_unchanged();
-            let woken = self.woken.notified();
-            tokio::pin!(woken);
-            woken.as_mut().enable();
-            let taken = inner.take_ready(max).await?;
-            if !taken.is_empty() || max == 0 {
-                return Ok(taken);
-            }
-            // On its own task: a claim that was sent is kept, even if nobody waits for it.
-            let claiming = if is_group {
-                tokio::spawn(inner.clone().claim_given(max, (!last).then_some(deadline)))
-            } else {
-                tokio::spawn(inner.clone().claim(max, ask))
-            };
-            let claimed = claiming
-                .await
-                .map_err(|e| Error::new(ErrorKind::Internal, "a claim did not end").because(e))??;
-            let next = match claimed {
-                Claimed::More => continue,
-                Claimed::Nothing(next) => next.unwrap_or(POLL).min(POLL),
-            };
-            let now = clock.now();
-            if now >= deadline {
-                if last || !inner.given.is_read() {
-                    return Ok(Vec::new());
+impl Engine for Desk {
+    type Page = Frame;
+
+    fn clock(&self) -> &Clock {
+        &self.wire.config.clock
+    }
+
+    fn appended(&self) -> watch::Receiver<u64> {
+        self.log.appended()
+    }
+
+    fn woken(&self, name: &SubscriptionName) -> Arc<Notify> {
+        self.log.woken(name.as_str())
+    }
+
+    async fn after(&self, position: u128) -> Result<Vec<Arc<Frame>>> {
+        self.log.after(position).await
+    }
+
+    async fn bodies(
+        &self,
+        name: &SubscriptionName,
+        positions: &[u128],
+    ) -> Result<BTreeMap<u128, Slot>> {
+        if positions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut own = redis::cmd("HMGET");
+        own.arg(self.wire.key(&format!("s:{name}:body")));
+        for position in positions {
+            own.arg(hex(*position));
+        }
+        let own: Vec<Option<Vec<u8>>> = self.wire.run(&own).await?;
+        let mut found = BTreeMap::new();
+        let mut others = Vec::new();
+        for (position, body) in positions.iter().zip(own) {
+            match body {
+                Some(body) => {
+                    found.insert(*position, Slot::decode(Bytes::from(body)));
                 }
-                // What Redis gives at the last moment is not to lie here.
-                last = true;
-                inner.read_ended(&mut appended).await;
-                continue;
-            }
-            let pause = next.min(deadline.since(now));
-            tokio::select! {
-                biased;
-                _ = closed.wait_for(|closed| *closed) => {}
-                () = woken => ask = true,
-                _ = appended.changed() => ask = is_group,
-                () = clock.sleep(pause) => ask = true,
+                None => others.push(*position),
             }
         }
+        found.extend(self.log.find(&others).await?);
+        Ok(found)
     }
 
-    async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Settled>> {
-        let inner = &self.inner;
-        inner.check_open()?;
-        let stored = inner.stored.read().clone();
-        let meant = |all: Vec<(Receipt, Settlement)>| {
-            let each = all.into_iter().map(|(receipt, how)| (receipt, how.into()));
-            settle::settle(&inner.wire, &inner.log, &stored.spec, each.collect())
-        };
-        match meant(settlements.clone()).await {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                // Made again, it knows nothing of these: they are late, and come again.
-                inner.restore().await?;
-                meant(settlements).await
+    async fn load(&self, name: &SubscriptionName) -> Result<Option<Stored>> {
+        let there = subscription::load(&self.wire, name).await?;
+        Ok(there.map(|(stored, _)| stored))
+    }
+
+    async fn restore(&self, stored: &Stored) -> Result<()> {
+        let settled = self.log.settled(&stored.spec.name);
+        subscription::restore(&self.wire, stored, settled).await
+    }
+
+    async fn claim(&self, ask: &Ask<'_>) -> Result<Answer> {
+        let ordered = ask.stored.spec.ordered;
+        let mut arguments = who(ask)
+            .position(ask.frontier)
+            .position(ask.reached)
+            .number(ask.max)
+            .flag(ordered);
+        if ordered {
+            for (position, slot) in ask.fresh {
+                let key = slot.event().and_then(|event| event.key());
+                arguments = arguments.position(*position).text(key.unwrap_or_default());
             }
-            settled => settled,
+        } else {
+            arguments = arguments.text(runs(ask.fresh));
         }
+        let reply = self.wire.script(&scripts::CLAIM, &arguments).await?;
+        let mut reply = Reply::new(reply, "claim")?;
+        let outcome: String = reply.next()?;
+        read_claim(&outcome, reply)
     }
 
-    async fn extend(&self, receipts: &[Receipt], lease: Duration) -> Result<Vec<Settled>> {
-        let inner = &self.inner;
-        inner.check_open()?;
-        let stored = inner.stored.read().clone();
-        settle::extend(&inner.wire, &stored.spec, receipts, lease).await
-    }
-
-    async fn close(&self) -> Result<()> {
-        self.inner.check_open()?;
-        self.release().await
-    }
-}
-
-impl Inner {
-    fn check_open(&self) -> Result<()> {
-        if *self.closed.borrow() {
-            return Err(Error::new(ErrorKind::Closed, "the backend is closed"));
+    async fn bury(&self, spec: &SubscriptionSpec, dead: &[(u128, Vec<u8>)]) -> Result<()> {
+        let mut arguments = self.at(&spec.name).flag(spec.dead_letter).flag(parks(spec));
+        for (position, body) in dead {
+            arguments = arguments.position(*position).bytes(body.clone());
         }
+        self.wire.script(&scripts::BURY, &arguments).await?;
         Ok(())
     }
 
-    /// Makes the subscription again where its keys are gone.
-    async fn restore(&self) -> Result<()> {
-        let stored = self.stored.read().clone();
-        restore(&self.wire, &stored, self.log.settled(&self.name)).await
+    async fn settle(&self, spec: &SubscriptionSpec, runs: &[Run]) -> Result<Option<Vec<String>>> {
+        let mut arguments = self.at(&spec.name).flag(parks(spec));
+        for run in runs {
+            arguments = settled(arguments, run);
+        }
+        self.letters(&scripts::SETTLE, &arguments).await
     }
 
-    /// What was claimed and is still ours. What lay here longer than its lease goes back as not
-    /// started, unless somebody took it already.
-    async fn take_ready(&self, max: usize) -> Result<Vec<Delivery>> {
-        let now = self.wire.config.clock.now();
-        let (taken, stale): (Vec<Delivery>, Vec<Delivery>) = {
-            let mut ready = self.ready.lock();
-            let count = max.min(ready.len());
-            ready
-                .drain(..count)
-                .partition(|delivery| delivery.lease_until > now)
-        };
-        if !stale.is_empty() {
-            let stored = self.stored.read().clone();
-            let releases = stale.iter().map(|d| (d.receipt, How::Release)).collect();
-            settle::settle(&self.wire, &self.log, &stored.spec, releases).await?;
+    async fn extend(
+        &self,
+        name: &SubscriptionName,
+        runs: &[Run],
+        lease: Duration,
+    ) -> Result<Option<Vec<String>>> {
+        let mut arguments = Arguments::default().text(name.as_str());
+        arguments = arguments.number(lease.as_micros());
+        for run in runs {
+            arguments = arguments.number(run.epoch);
+            arguments = arguments.position(run.first).number(run.count);
         }
-        Ok(taken)
+        self.letters(&scripts::EXTEND, &arguments).await
     }
+
+    async fn release(&self, name: &SubscriptionName, member: u64) -> Result<()> {
+        let arguments = Arguments::default()
+            .text(name.as_str())
+            .text(digits(member));
+        self.wire.script(&scripts::RELEASE, &arguments).await?;
+        Ok(())
+    }
+
+    async fn end(&self, name: &SubscriptionName) -> Result<()> {
+        let arguments = Arguments::default().text(name.as_str()).number(0);
+        self.wire.script(&scripts::DELETE, &arguments).await?;
+        Ok(())
+    }
+
+    async fn say_alive(&self, name: &SubscriptionName) -> Result<()> {
+        let arguments = Arguments::default().text(name.as_str());
+        self.wire.script(&scripts::ALIVE, &arguments).await?;
+        Ok(())
+    }
+}
+
+impl Desk {
+    /// What a script begins with that notes the time.
+    fn at(&self, name: &SubscriptionName) -> Arguments {
+        let now = self.clock().now().as_nanos();
+        Arguments::default().text(name.as_str()).number(now)
+    }
+
+    async fn letters(&self, script: &Script, arguments: &Arguments) -> Result<Option<Vec<String>>> {
+        let reply = self.wire.script(script, arguments).await?;
+        let mut reply = Reply::new(reply, "settle")?;
+        if reply.next::<String>()? == "gone" {
+            return Ok(None);
+        }
+        let mut letters = Vec::new();
+        while let Some(some) = reply.next_if_any()? {
+            letters.push(some);
+        }
+        Ok(Some(letters))
+    }
+}
+
+fn parks(spec: &SubscriptionSpec) -> bool {
+    spec.on_dead == OnDead::Park
+}
+
+/// Who asks, as the scripts know a member.
+fn digits(member: u64) -> String {
+    format!("{member:016x}")
+}
+
+/// What every claim begins with.
+fn who(ask: &Ask<'_>) -> Arguments {
+    Arguments::default()
+        .text(ask.stored.spec.name.as_str())
+        .text(digits(ask.member))
+        .text(if ask.external { "x" } else { "e" })
+        .number(ask.stored.version)
+}
+
+/// Neighbours as one run each: 32 digits of the first position, 4 of the count.
+fn runs(events: &[(u128, Slot)]) -> String {
+    let mut text = String::with_capacity(36);
+    for (first, count) in neighbours(events) {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{}{count:04x}", hex(first));
+    }
+    text
+}
+
+/// The rest of the answer to a claim.
+fn read_claim(outcome: &str, mut reply: Reply) -> Result<Answer> {
+    match outcome {
+        "gone" => return Ok(Answer::Gone),
+        "stale" => return Ok(Answer::Stale),
+        "bury" => return Ok(Answer::Bury(positions(reply)?)),
+        _ => {}
+    }
+    let epoch = reply.next()?;
+    let frontier = reply.next_position()?;
+    let next: i64 = reply.next()?;
+    let fresh = reply.next()?;
+    let mut due = Vec::new();
+    while !reply.is_empty() {
+        due.push((reply.next_position()?, reply.next()?));
+    }
+    Ok(Answer::Granted(Granted {
+        epoch,
+        frontier,
+        next: u64::try_from(next).ok().map(Duration::from_micros),
+        fresh,
+        due,
+    }))
+}
+
+fn positions(mut reply: Reply) -> Result<Vec<u128>> {
+    let mut positions = Vec::new();
+    while !reply.is_empty() {
+        positions.push(reply.next_position()?);
+    }
+    Ok(positions)
+}
+
+fn settled(arguments: Arguments, run: &Run) -> Arguments {
+    let (letter, number, texts, body) = match &run.how {
+        How::Ack => ("a", String::new(), "", &[][..]),
+        How::Drop => ("d", String::new(), "", &[][..]),
+        How::Release => ("v", String::new(), "", &[][..]),
+        How::Retry(after, error) => ("r", after.as_micros().to_string(), error.as_str(), &[][..]),
+        How::Dead {
+            reason,
+            error,
+            body,
+        } => ("x", reason.clone(), error.as_str(), body.as_slice()),
+    };
+    arguments
+        .number(run.epoch)
+        .text(letter)
+        .position(run.first)
+        .number(run.count)
+        .text(number)
+        .text(texts)
+        .bytes(body.to_vec())
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::history::{DeliveryInfo, EventPage, EventQuery, History, Recorded};
 use fanfare_core::position::Position;
+use fanfare_fleet::Page;
 
 use crate::backend::RedisBackend;
 use crate::frame::Slot;

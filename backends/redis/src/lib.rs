@@ -24,7 +24,6 @@ mod place;
 mod publish;
 mod retention;
 mod scripts;
-mod settle;
 mod state;
 mod subscription;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fanfare_core::error::Result;
 use fanfare_core::subscription::SubscriptionName;
+use fanfare_fleet::Page;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
@@ -40,22 +41,26 @@ pub(crate) struct Frame {
     pub(crate) bytes: usize,
 }
 
-impl Frame {
-    /// Its events after `position`.
-    pub(crate) fn after(&self, position: u128) -> impl Iterator<Item = (u128, &Slot)> {
+impl Page for Frame {
+    fn after(&self, position: u128) -> impl Iterator<Item = (u128, &Slot)> + Send {
         let head = self.head;
         let all = self.slots.iter().enumerate();
         all.map(move |(index, slot)| (head | index as u128, slot))
             .filter(move |(at, _)| *at > position)
     }
 
-    pub(crate) fn get(&self, position: u128) -> Option<&Slot> {
-        self.slots.get(index_of(position))
+    fn last(&self) -> u128 {
+        self.head | (self.slots.len().saturating_sub(1)) as u128
     }
 
-    /// The position of its last event.
-    pub(crate) fn last(&self) -> u128 {
-        self.head | (self.slots.len().saturating_sub(1)) as u128
+    fn end(&self) -> u128 {
+        end_of(self.head)
+    }
+}
+
+impl Frame {
+    pub(crate) fn get(&self, position: u128) -> Option<&Slot> {
+        self.slots.get(index_of(position))
     }
 
     fn read(form: &Form, entry: &Entry) -> Option<Self> {

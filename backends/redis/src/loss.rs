@@ -43,7 +43,7 @@ impl RedisBackend {
         let last = of_entry(to).map_or(0, block_of);
         let mut arguments = Arguments::default().text(to);
         for snapshot in self.durable().await? {
-            if snapshot.stored.group {
+            if snapshot.group {
                 continue;
             }
             let balance = self.balance(&snapshot).await?.0.into_iter();
@@ -52,7 +52,7 @@ impl RedisBackend {
             let pairs = pairs.collect::<Vec<_>>().join(",");
             let stored = &snapshot.stored;
             arguments = arguments.text(stored.spec.name.as_str());
-            arguments = arguments.text(&stored.version).text(format!("[{pairs}]"));
+            arguments = arguments.number(stored.version).text(format!("[{pairs}]"));
         }
         self.wire.script(&scripts::MEND, &arguments).await?;
         Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fanfare_core::error::Result;
 use fanfare_core::subscription::SubscriptionName;
+use fanfare_fleet::{Page, Stored};
 use redis::Value;
 use tokio::sync::watch;
 
@@ -14,7 +15,7 @@ use crate::connect::{Answer, Arguments, Wire};
 use crate::log::Log;
 use crate::place::{before, block_of, end_of, entry_of, from_hex};
 use crate::scripts;
-use crate::subscription::Stored;
+use crate::subscription;
 
 /// How often old entries are looked for.
 const EVERY: Duration = Duration::from_mins(1);
@@ -34,7 +35,7 @@ pub(crate) struct Retention {
 /// One subscription and where it still needs the stream from.
 pub(crate) struct Need {
     pub(crate) name: SubscriptionName,
-    version: String,
+    version: u64,
     pub(crate) lowest: u128,
 }
 
@@ -88,8 +89,10 @@ impl Retention {
         let lowest = needs.iter().map(|need| need.lowest).min();
         let mut stored = Vec::with_capacity(needs.len());
         for need in &needs {
-            match Stored::load(&self.wire, &need.name).await? {
-                Some(now) if now.version == need.version => stored.push((now, BTreeMap::new())),
+            match subscription::load(&self.wire, &need.name).await? {
+                Some((now, _)) if now.version == need.version => {
+                    stored.push((now, BTreeMap::new()))
+                }
                 _ => return Ok((0, false)),
             }
         }
@@ -129,7 +132,7 @@ impl Retention {
             let counts = pairs.collect::<Vec<_>>().join(",");
             arguments = arguments
                 .text(known.spec.name.as_str())
-                .text(&known.version);
+                .number(known.version);
             arguments = arguments.text(format!("[{counts}]"));
         }
         let done = self.wire.script(&scripts::TRIM, &arguments).await?;

@@ -50,7 +50,7 @@ fn cut(mut text: String) -> String {
 }
 
 /// Settles in order; a receipt that is given twice counts once.
-pub async fn settle<E: Engine>(
+pub(crate) async fn settle<E: Engine>(
     engine: &E,
     stored: &Stored,
     settlements: Vec<(Receipt, Settlement)>,

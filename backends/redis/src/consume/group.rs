@@ -2,200 +2,158 @@
 //! nothing of us. What it gave to us is claimed like anything else, so that retries, order, suspects
 //! and dead letters are the same; the group's own list is kept in step by the scripts.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+mod given;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use async_trait::async_trait;
 use bytes::Bytes;
-use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::consumer::Member;
+use fanfare_core::error::Result;
+use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::Timestamp;
-use parking_lot::Mutex;
+use fanfare_fleet::{Answer, Claimed, Engine, FleetConsumer, Granted, Seat, Source, Stored, Turn};
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
-use super::claim::{Asked, CLAIM, Claimed, Fresh, ROUNDS, Sent};
-use super::{Inner, Place};
-use crate::connect::{Answer, Arguments};
-use crate::error::map;
+use self::given::{Given, read};
+use super::{Desk, RedisConsumer, parks, positions, read_claim, who};
+use crate::connect::{Answer as Reply, Arguments};
 use crate::frame::Slot;
-use crate::log::Streams;
-use crate::subscription::Stored;
-use crate::{loss, scripts};
+use crate::scripts;
 
-/// How long one blocking read waits.
-const BLOCK: Duration = Duration::from_secs(2);
-/// How long a close, or a receive that is over, waits for a read that is about to end.
-const PARTING: Duration = Duration::from_secs(5);
-/// How long what was given waits here for a receive.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Between attempts to reach a server that is gone: the first pause and the longest.
-const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// The key of an event that does not match, as the script takes it.
 const SKIPPED: &str = "\u{1}";
 
-/// What a read is to bring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Want {
-    Nothing,
-    /// So many at most, until then.
-    Events(usize, Timestamp),
-    /// No more reads.
-    End,
+/// How often a claim is tried again at once when something changed.
+const ROUNDS: usize = 16;
+
+/// One member of a group.
+struct Group {
+    seat: Arc<Seat<Desk>>,
+    /// What the group gave us, not yet claimed.
+    given: Given,
+    /// Held while a claim is on its way.
+    claiming: tokio::sync::Mutex<()>,
 }
 
-/// What the group gave us, and how much more is wanted.
-#[derive(Debug)]
-pub(super) struct Given {
-    events: Mutex<(VecDeque<(u128, Slot)>, Timestamp)>,
-    arrived: watch::Sender<u64>,
-    wanted: watch::Sender<Want>,
-    /// Whether a read is under way, or about to be.
-    reading: AtomicBool,
-    /// The connection that waits, by the server's number.
-    waiting: Mutex<Option<u64>>,
-    running: watch::Sender<bool>,
+/// Joins a subscription that is a native group.
+pub(super) async fn join(
+    desk: Arc<Desk>,
+    name: &SubscriptionName,
+    member: &Member,
+    closed: watch::Receiver<bool>,
+) -> Result<RedisConsumer> {
+    let group = Arc::new(Group {
+        seat: Seat::take(desk, name, member, closed.clone()).await?,
+        given: Given::default(),
+        claiming: tokio::sync::Mutex::default(),
+    });
+    tokio::spawn(read(Arc::downgrade(&group), closed.clone()));
+    tokio::spawn(keep(Arc::downgrade(&group), closed));
+    let seat = group.seat.clone();
+    Ok(FleetConsumer::fed_by(group, seat))
 }
 
-impl Default for Given {
-    fn default() -> Self {
-        Self {
-            events: Mutex::new((VecDeque::new(), Timestamp::from_nanos(0))),
-            arrived: watch::Sender::new(0),
-            wanted: watch::Sender::new(Want::Nothing),
-            reading: AtomicBool::new(false),
-            waiting: Mutex::default(),
-            running: watch::Sender::new(false),
-        }
-    }
-}
-
-impl Given {
-    /// Changes when something was given, or a read ended without.
-    pub(super) fn arrived(&self) -> watch::Receiver<u64> {
-        self.arrived.subscribe()
+#[async_trait]
+impl Source for Group {
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.given.arrived()
     }
 
-    /// Whether a read is under way, or about to be.
-    pub(super) fn is_read(&self) -> bool {
-        self.reading.load(Ordering::Acquire)
-    }
-
-    /// Drops what was claimed, up to there; others may have dropped it before.
-    fn claimed(&self, last: u128) {
-        let mut events = self.events.lock();
-        while events
-            .0
-            .front()
-            .is_some_and(|(position, _)| *position <= last)
-        {
-            events.0.pop_front();
-        }
-    }
-
-    /// Drops what lay here for long; whether there was anything.
-    fn forget(&self, now: Timestamp) -> bool {
-        let mut events = self.events.lock();
-        let forgotten = !events.0.is_empty() && now.since(events.1) > PATIENCE;
-        if forgotten {
-            events.0.clear();
-        }
-        forgotten
-    }
-
-    fn want(&self, most: usize, until: Timestamp) {
-        self.reading.store(true, Ordering::Release);
-        self.wanted.send_replace(Want::Events(most, until));
-    }
-
-    /// Tells those who wait that the read is over.
-    fn ended(&self) {
-        self.reading.store(false, Ordering::Release);
-        self.arrived.send_modify(|n| *n += 1);
-    }
-}
-
-/// Reads and keeps for a member, where its subscription is a native group.
-pub(super) fn start(inner: &Arc<Inner>) {
-    if inner.stored.read().group {
-        inner.given.running.send_replace(true);
-        tokio::spawn(read(Arc::downgrade(inner), inner.closed.clone()));
-        tokio::spawn(keep(Arc::downgrade(inner), inner.closed.clone()));
-    }
-}
-
-impl Inner {
-    /// Claims what was given and what is due; asks the group for more where there is neither.
-    /// Reads until then, if any.
-    pub(super) async fn claim_given(
-        self: Arc<Self>,
-        max: usize,
-        until: Option<Timestamp>,
-    ) -> Result<Claimed> {
-        let mut place = self.place.lock().await;
+    async fn claim(&self, turn: Turn) -> Result<Claimed> {
+        let _claiming = self.claiming.lock().await;
         for _ in 0..ROUNDS {
-            if !self.ready.lock().is_empty() {
+            if self.seat.has_ready() {
                 return Ok(Claimed::More);
             }
-            let stored = self.stored.read().clone();
-            match self
-                .ask_given(&stored, &mut place, max.min(CLAIM), until)
-                .await?
-            {
-                Asked::Granted => return Ok(Claimed::More),
-                Asked::Nothing(next) => return Ok(Claimed::Nothing(next)),
-                Asked::Again => {}
+            if let Some(claimed) = self.claim_once(turn).await? {
+                return Ok(claimed);
             }
         }
         Ok(Claimed::More)
     }
 
-    async fn ask_given(
-        &self,
-        stored: &Stored,
-        place: &mut Place,
-        max: usize,
-        until: Option<Timestamp>,
-    ) -> Result<Asked> {
-        let asked = self.wire.config.clock.now();
-        let mut events = self.given_now(max, asked);
-        let mut arguments = self.given_arguments(stored, &events, max);
-        let mut sent = self.send(stored, place, &arguments).await?;
-        if let Sent::Given(positions) = sent {
-            events = self.slots(&positions, max).await?;
-            arguments = self.given_arguments(stored, &events, max);
-            sent = self.send(stored, place, &arguments).await?;
-        }
-        let Sent::Granted(granted) = sent else {
-            return Ok(Asked::Again);
-        };
-        let Some(taken) = granted.fresh else {
-            return Ok(Asked::Nothing(granted.next));
-        };
-        if let Some((last, _)) = taken.checked_sub(1).and_then(|at| events.get(at)) {
-            self.given.claimed(*last);
-        }
-        if granted.epoch == 0 {
-            if taken > 0 {
-                return Ok(Asked::Again);
-            }
-            if let Some(until) = until {
-                self.given.want(max, until);
-            }
-            return Ok(Asked::Nothing(granted.next));
-        }
-        let fresh = Fresh {
-            events,
-            scanned: place.scanned,
-        };
-        self.hand_out(stored, granted, fresh, asked + stored.spec.lease)
-            .await?;
-        Ok(Asked::Granted)
+    /// What Redis gives at the last moment is not to lie here.
+    async fn comes(&self, arrived: &mut watch::Receiver<u64>) -> bool {
+        self.read_ended(arrived).await
     }
 
-    fn given_arguments(&self, stored: &Stored, events: &[(u128, Slot)], max: usize) -> Arguments {
-        let mut arguments = self.who(stored).text(&self.wire.consumer).text("");
+    async fn leave(&self) -> Result<()> {
+        self.stop_reading().await;
+        self.keep_group(true).await?;
+        let _claiming = self.claiming.lock().await;
+        Ok(())
+    }
+}
+
+/// What the server made of what it gave us.
+enum Sent {
+    Granted(Granted, Events),
+    /// Nothing new is wanted now.
+    Idle(Granted),
+    /// Something changed: ask again.
+    Again,
+}
+
+type Events = Vec<(u128, Slot)>;
+
+impl Group {
+    /// Claims what was given and what is due; asks the group for more where there is neither, as long
+    /// as the receive lasts. None where something changed meanwhile.
+    async fn claim_once(&self, turn: Turn) -> Result<Option<Claimed>> {
+        let stored = self.seat.stored();
+        let asked = self.desk().clock().now();
+        let (granted, events) = match self.send(&stored, turn.max, asked).await? {
+            Sent::Granted(granted, events) => (granted, events),
+            Sent::Idle(granted) => return Ok(Some(Claimed::Nothing(granted.next))),
+            Sent::Again => return Ok(None),
+        };
+        if let Some((last, _)) = granted.fresh.checked_sub(1).and_then(|at| events.get(at)) {
+            self.given.claimed(*last);
+        }
+        if granted.epoch != 0 {
+            let until = asked + stored.spec.lease;
+            self.hand_out(&stored, granted, events, until).await?;
+            return Ok(Some(Claimed::More));
+        }
+        if granted.fresh > 0 {
+            return Ok(None);
+        }
+        if let Some(until) = turn.until {
+            self.given.want(turn.max, until);
+        }
+        Ok(Some(Claimed::Nothing(granted.next)))
+    }
+
+    async fn send(&self, stored: &Stored, max: usize, now: Timestamp) -> Result<Sent> {
+        let mut events = self.given_now(max, now);
+        // Once more, where the server says what is next.
+        for _ in 0..2 {
+            let arguments = self.arguments(stored, &events, max);
+            let reply = self.desk().wire.script(&scripts::CLAIM, &arguments).await?;
+            let mut reply = Reply::new(reply, "claim")?;
+            let outcome: String = reply.next()?;
+            if outcome == "given" {
+                events = self.slots(&positions(reply)?, max).await?;
+                continue;
+            }
+            match read_claim(&outcome, reply)? {
+                Answer::Granted(granted) if outcome == "idle" => return Ok(Sent::Idle(granted)),
+                Answer::Granted(granted) => return Ok(Sent::Granted(granted, events)),
+                Answer::Bury(positions) => self.seat.bury(stored, &positions).await?,
+                Answer::Gone => drop(self.seat.renew(stored, true).await?),
+                Answer::Stale => drop(self.seat.renew(stored, false).await?),
+            }
+            break;
+        }
+        Ok(Sent::Again)
+    }
+
+    fn arguments(&self, stored: &Stored, events: &[(u128, Slot)], max: usize) -> Arguments {
+        let mut arguments = who(&self.seat.ask(stored, max, events));
+        arguments = arguments.text(&self.desk().wire.consumer).text("");
         arguments = arguments.number(max).flag(stored.spec.ordered);
         for (position, slot) in events {
             let key = match slot {
@@ -210,10 +168,53 @@ impl Inner {
         arguments
     }
 
+    /// Hands out what concerns us: what was taken over from others may not.
+    async fn hand_out(
+        &self,
+        stored: &Stored,
+        granted: Granted,
+        events: Events,
+        until: Timestamp,
+    ) -> Result<()> {
+        let mut known: BTreeMap<u128, Slot> = events.into_iter().collect();
+        let taken = granted.due.iter().map(|(position, _)| *position);
+        let taken: Vec<u128> = taken.filter(|p| !known.contains_key(p)).collect();
+        known.extend(self.desk().bodies(self.seat.name(), &taken).await?);
+        let concerns = |position: u128| {
+            let slot = known.get(&position);
+            slot.is_none_or(|slot| stored.matches(position, slot))
+        };
+        let due = granted.due.into_iter();
+        let (ours, others): (Vec<_>, Vec<_>) = due.partition(|(at, _)| concerns(*at));
+        self.seat
+            .hand_out(stored, granted.epoch, ours, known, until)
+            .await?;
+        self.skip(stored, granted.epoch, &others).await
+    }
+
+    /// Settles what does not concern us.
+    async fn skip(&self, stored: &Stored, epoch: u64, skipped: &[(u128, u32)]) -> Result<()> {
+        if skipped.is_empty() {
+            return Ok(());
+        }
+        let mut arguments = self.desk().at(self.seat.name()).flag(parks(&stored.spec));
+        for (position, _) in skipped {
+            arguments = arguments.number(epoch).text("n");
+            arguments = arguments.position(*position).number(1);
+            arguments = arguments.text("").text("").text("");
+        }
+        self.desk().letters(&scripts::SETTLE, &arguments).await?;
+        Ok(())
+    }
+
+    fn desk(&self) -> &Desk {
+        self.seat.engine()
+    }
+
     /// What stands at the first of these positions; what is gone from the stream is undecodable.
-    async fn slots(&self, positions: &[u128], max: usize) -> Result<Vec<(u128, Slot)>> {
+    async fn slots(&self, positions: &[u128], max: usize) -> Result<Events> {
         let next: Vec<u128> = positions.iter().copied().take(max).collect();
-        let mut found = self.log.find(&next).await?;
+        let mut found = self.desk().log.find(&next).await?;
         let slot = |position: u128| {
             let there = found.remove(&position);
             (position, there.unwrap_or_else(|| Slot::Raw(Bytes::new())))
@@ -221,97 +222,19 @@ impl Inner {
         Ok(next.into_iter().map(slot).collect())
     }
 
-    /// What was given and is surely still ours. What lay here for long may have been taken over.
-    fn given_now(&self, max: usize, now: Timestamp) -> Vec<(u128, Slot)> {
-        let mut given = self.given.events.lock();
-        if now.since(given.1) > self.wire.config.takeover / 2 {
-            given.0.clear();
-        }
-        given.0.iter().take(max).cloned().collect()
-    }
-
-    /// Ends the read that waits, so that nothing is given to nobody.
-    pub(super) async fn stop_reading(&self) {
-        self.given.events.lock().0.clear();
-        let mut running = self.given.running.subscribe();
-        self.given.wanted.send_replace(Want::End);
-        let waiting = *self.given.waiting.lock();
-        if let Some(number) = waiting {
-            let mut unblock = redis::cmd("CLIENT");
-            unblock.arg("UNBLOCK").arg(number);
-            // Where that is forbidden the read ends by itself, and what it got is taken over.
-            let _ = self.wire.try_run::<Value>(&unblock).await;
-        }
-        tokio::select! {
-            _ = running.wait_for(|running| !running) => {}
-            () = self.wire.config.clock.sleep(PARTING) => {}
-        }
-    }
-
-    /// Waits for the end of a read, which is near.
-    pub(super) async fn read_ended(&self, arrived: &mut watch::Receiver<u64>) {
-        tokio::select! {
-            _ = arrived.changed() => {}
-            () = self.wire.config.clock.sleep(PARTING) => {}
-        }
-    }
-
-    async fn read_once(
-        &self,
-        connection: &mut MultiplexedConnection,
-        most: usize,
-        until: Timestamp,
-    ) -> Result<()> {
-        let mut command = redis::cmd("XREADGROUP");
-        command
-            .arg("GROUP")
-            .arg(self.name.as_str())
-            .arg(&self.wire.consumer);
-        command.arg("COUNT").arg(most.min(CLAIM));
-        let asked = self.wire.config.clock.now();
-        let block = until.since(asked).min(BLOCK).as_millis().max(1);
-        command.arg("BLOCK").arg(block.to_string());
-        command
-            .arg("STREAMS")
-            .arg(&self.wire.config.stream)
-            .arg(">");
-        let limit = BLOCK + self.wire.config.response_timeout;
-        let answer = tokio::select! {
-            answer = command.query_async::<Streams>(connection) => answer.map_err(map)?,
-            () = self.wire.config.clock.sleep(limit) => {
-                return Err(Error::new(ErrorKind::Unavailable, "redis does not answer"));
-            }
-        };
-        let entries = answer
-            .into_iter()
-            .flatten()
-            .flat_map(|(_, entries)| entries);
-        let frames = self.log.frames(entries);
-        let events = frames.iter().flat_map(|frame| frame.after(0));
-        let events = events.map(|(position, slot)| (position, slot.clone()));
-        // An ordered one is claimed in the order of the log, whoever was given it.
-        if !self.stored.read().spec.ordered {
-            let mut given = self.given.events.lock();
-            given.0.extend(events);
-            given.1 = asked.max(self.wire.config.clock.now() - BLOCK);
-        }
-        self.given.ended();
-        Ok(())
-    }
-
     /// Keeps what is ours from growing idle, and takes over what others left.
     /// What a broken connection or a close left unclaimed comes back at once if `unclaimed`.
-    pub(super) async fn keep_group(&self, unclaimed: bool) -> Result<()> {
-        let arguments = Arguments::default().text(self.name.as_str());
-        let arguments = arguments.text(&self.wire.consumer).flag(unclaimed);
-        let answer = self.wire.script(&scripts::KEEP, &arguments).await?;
+    async fn keep_group(&self, unclaimed: bool) -> Result<()> {
+        let arguments = Arguments::default().text(self.seat.name().as_str());
+        let arguments = arguments.text(&self.desk().wire.consumer).flag(unclaimed);
+        let answer = self.desk().wire.script(&scripts::KEEP, &arguments).await?;
         if answer == Value::Nil {
             return Ok(());
         }
-        let mut answer = Answer::new(answer, "keep")?;
+        let mut answer = Reply::new(answer, "keep")?;
         let (restored, taken): (u64, u64) = (answer.next()?, answer.next()?);
         let (gone, lost): (u64, u64) = (answer.next()?, answer.next()?);
-        let (stream, group) = (&self.wire.config.stream, &self.name);
+        let (stream, group) = (&self.desk().wire.config.stream, &self.seat.name());
         if restored > 0 {
             tracing::warn!(stream, %group, "the consumer group was gone and is made again");
         }
@@ -325,105 +248,19 @@ impl Inner {
     }
 }
 
-/// Reads whenever a receive waits.
-async fn read(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
-    let mut pause = RECONNECT.0;
-    let mut broke = false;
-    let Some(mut wanted) = member.upgrade().map(|inner| inner.given.wanted.subscribe()) else {
-        return;
-    };
+async fn keep(member: Weak<Group>, mut closed: watch::Receiver<bool>) {
     loop {
-        let Some(clock) = member
-            .upgrade()
-            .map(|inner| inner.wire.config.clock.clone())
-        else {
-            return;
-        };
-        let ended = tokio::select! {
-            biased;
-            _ = closed.wait_for(|closed| *closed) => Ok(()),
-            ended = read_on(&member, &mut wanted, &mut pause, &mut broke) => ended,
-        };
-        let Some(inner) = member.upgrade() else {
-            return;
-        };
-        *inner.given.waiting.lock() = None;
-        inner.given.ended();
-        let Err(error) = ended else {
-            inner.given.running.send_replace(false);
-            return;
-        };
-        tracing::warn!(group = %inner.name, %error, "cannot read from the consumer group");
-        // Perhaps it is gone, and the stream with it.
-        if let Err(error) = loss::look(&inner.wire, &inner.log).await {
-            tracing::debug!(group = %inner.name, %error, "cannot look whether events are gone");
-        }
-        broke = true;
-        drop(inner);
-        clock.sleep(pause).await;
-        pause = (pause * 2).min(RECONNECT.1);
-    }
-}
-
-/// Reads on one connection until it breaks, or until the member closes. What a read that broke was
-/// given and nobody heard of comes back first.
-async fn read_on(
-    member: &Weak<Inner>,
-    wanted: &mut watch::Receiver<Want>,
-    pause: &mut Duration,
-    broke: &mut bool,
-) -> Result<()> {
-    if *broke && let Some(inner) = member.upgrade() {
-        inner.keep_group(true).await?;
-        *broke = false;
-    }
-    let mut connection: Option<MultiplexedConnection> = None;
-    loop {
-        let want = wanted.wait_for(|want| *want != Want::Nothing).await;
-        let Ok(Want::Events(most, until)) = want.map(|want| *want) else {
-            return Ok(());
-        };
-        let Some(inner) = member.upgrade() else {
-            return Ok(());
-        };
-        inner.given.wanted.send_if_modified(|want| {
-            let unchanged = *want == Want::Events(most, until);
-            if unchanged {
-                *want = Want::Nothing;
-            }
-            unchanged
-        });
-        if !inner.given.events.lock().0.is_empty() {
-            inner.given.ended();
-            continue;
-        }
-        let connection = match &mut connection {
-            Some(there) => there,
-            none => {
-                let mut made = inner.wire.blocking().await?;
-                let number = redis::cmd("CLIENT").arg("ID").query_async(&mut made).await;
-                *inner.given.waiting.lock() = number.ok();
-                none.insert(made)
-            }
-        };
-        inner.read_once(connection, most, until).await?;
-        *pause = RECONNECT.0;
-    }
-}
-
-async fn keep(member: Weak<Inner>, mut closed: watch::Receiver<bool>) {
-    loop {
-        let Some(inner) = member.upgrade() else {
+        let Some(group) = member.upgrade() else {
             return;
         };
         // What nobody came for in time goes to others.
-        let forgotten = inner.given.forget(inner.wire.config.clock.now());
-        if let Err(error) = inner.keep_group(forgotten).await {
-            tracing::warn!(group = %inner.name, %error, "cannot look after the consumer group");
+        let forgotten = group.given.forget(group.desk().wire.config.clock.now());
+        if let Err(error) = group.keep_group(forgotten).await {
+            tracing::warn!(group = %group.seat.name(), %error, "cannot look after the consumer group");
         }
-        let clock = inner.wire.config.clock.clone();
-        let pause = inner.wire.config.takeover / 6;
-        drop(inner);
+        let clock = group.desk().wire.config.clock.clone();
+        let pause = group.desk().wire.config.takeover / 6;
+        drop(group);
         tokio::select! {
             _ = closed.wait_for(|closed| *closed) => return,
             () = clock.sleep(pause) => {}

@@ -3,8 +3,9 @@
 -- then fresh events: unordered one text of runs (32 + 4), ordered pairs of position and key
 -- (empty: none). In a native group the consumer stands for the frontier, and fresh events are pairs
 -- of what it was given by the group; the key \1 is an event that does not match.
--- Answers: gone | stale | bury, positions.. | given, positions.. | ok, epoch, frontier, next change (us), fresh taken
--- (-1: none is wanted now), pairs of position and attempt, in the order to deliver before the fresh ones.
+-- Answers: gone | stale | bury, positions.. | given, positions.. | ok or idle (nothing new is wanted now),
+-- epoch, frontier, next change (us), fresh taken, pairs of position and attempt, in the order to deliver
+-- before the fresh ones.
 S = keys_of(ARGV[1])
 local member, external, max, ordered = ARGV[2], ARGV[3] == 'x', tonumber(ARGV[7]), ARGV[8] == '1'
 local meta = redis.call('HMGET', S.meta, 'ver', 'frontier', 'paused', 'lease', 'attempts', 'group')
@@ -33,9 +34,9 @@ local function grant(flag, runs, n)
   return epoch
 end
 
-if meta[3] == '1' then return { 'ok', 0, frontier, next_change(), -1 } end
+if meta[3] == '1' then return { 'idle', 0, frontier, next_change(), 0 } end
 local isolating = redis.call('HGET', S.held, member .. '!')
-if isolating and redis.call('HEXISTS', S.leases, isolating) == 1 then return { 'ok', 0, frontier, next_change(), -1 } end
+if isolating and redis.call('HEXISTS', S.leases, isolating) == 1 then return { 'idle', 0, frontier, next_change(), 0 } end
 if isolating then redis.call('HDEL', S.held, member .. '!') end
 
 local suspects = redis.call('ZRANGE', S.suspects, 0, 31)
@@ -46,7 +47,7 @@ for _, position in ipairs(suspects) do
     hopeless[#hopeless + 1] = position
   elseif #hopeless == 1 then
     -- An embedded member first finishes what it has, so that the suspect runs alone.
-    if not external and redis.call('HEXISTS', S.held, member) == 1 then return { 'ok', 0, frontier, next_change(), -1 } end
+    if not external and redis.call('HEXISTS', S.held, member) == 1 then return { 'idle', 0, frontier, next_change(), 0 } end
     it.attempts = it.attempts + 1
     tell(position, it)
     redis.call('ZREM', S.suspects, position)

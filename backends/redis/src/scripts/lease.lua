@@ -59,6 +59,13 @@ local function each_held(it, visit)
   end
 end
 
+-- Calls `visit(position)` for each of a run of neighbours.
+local function each_of(first, length, visit)
+  if length == 1 then return visit(first) end
+  local head, from = first:sub(1, 28), tonumber(first:sub(29), 16)
+  for index = from, from + length - 1 do visit(head .. string.format('%04x', index)) end
+end
+
 -- Writes what `take` did.
 local function store_leases()
   for epoch, it in pairs(loaded) do

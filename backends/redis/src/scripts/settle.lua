@@ -81,11 +81,8 @@ end
 
 local answers = { 'ok' }
 for i = 4, #ARGV, 7 do
-  local epoch, how, first, length = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
-  local head, from = first:sub(1, 28), tonumber(first:sub(29), 16)
-  local letters = {}
-  for index = from, from + length - 1 do
-    local position = length == 1 and first or head .. string.format('%04x', index)
+  local epoch, how, letters = ARGV[i], ARGV[i + 1], {}
+  each_of(ARGV[i + 2], tonumber(ARGV[i + 3]), function(position)
     local letter, it, k = check(epoch, position)
     if it then
       local ends = how == 'a' or how == 'd' or how == 'n' or how == 'x'
@@ -99,7 +96,7 @@ for i = 4, #ARGV, 7 do
       end
     end
     letters[#letters + 1] = letter
-  end
+  end)
   answers[#answers + 1] = table.concat(letters)
 end
 store_leases()

@@ -1,24 +1,21 @@
-//! Claiming: a member finds the next matching events in memory and asks the engine, in one step, for a
-//! lease on them and on whatever is due.
+//! The log as a source: a member finds the next matching events in memory and asks the engine, in one
+//! step, for a lease on them and on whatever is due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_core::consumer::MemberKind;
-use fanfare_core::delivery::{Delivery, Receipt, Settlement};
+use async_trait::async_trait;
 use fanfare_core::error::Result;
-use fanfare_core::position::Position;
 use fanfare_core::timestamp::Timestamp;
+use tokio::sync::{Mutex, watch};
 
-use crate::consumer::{Inner, Place};
 use crate::engine::{Answer, Ask, Engine, Granted, Page};
-use crate::settle::settle;
+use crate::seat::Seat;
 use crate::slot::Slot;
-use crate::subscription::{Stored, unknown};
+use crate::source::{Claimed, Source, Turn};
+use crate::subscription::Stored;
 
-/// The most deliveries of one claim.
-const CLAIM: usize = 1_000;
 /// The most events looked at before the frontier is moved over those that do not match.
 const SCAN: usize = 50_000;
 /// How often a claim is tried again at once when another member was quicker.
@@ -26,12 +23,22 @@ const ROUNDS: usize = 16;
 /// How often an ephemeral subscription says that it lives.
 const ALIVE: Duration = Duration::from_secs(10);
 
-/// What one claim came to.
-pub(crate) enum Claimed {
-    /// Something is ready, or there may be more.
-    More,
-    /// Nothing until woken, or until so long from now.
-    Nothing(Option<Duration>),
+/// The log, ahead of what the subscription has claimed.
+pub(crate) struct Ahead<E: Engine> {
+    seat: Arc<Seat<E>>,
+    place: Mutex<Place<E::Page>>,
+}
+
+/// How far this member has looked.
+struct Place<P> {
+    /// The subscription's, as last heard.
+    frontier: u128,
+    /// Nothing between the frontier and here matches.
+    scanned: u128,
+    /// Pages read ahead.
+    pages: VecDeque<Arc<P>>,
+    /// When an ephemeral subscription last said that it lives.
+    alive: Timestamp,
 }
 
 /// The next events of the subscription that nobody has claimed.
@@ -48,15 +55,20 @@ enum Asked {
     Again,
 }
 
-impl<E: Engine> Inner<E> {
-    pub(crate) async fn claim(self: Arc<Self>, max: usize, mut ask: bool) -> Result<Claimed> {
+#[async_trait]
+impl<E: Engine> Source for Ahead<E> {
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.seat.engine().appended()
+    }
+
+    async fn claim(&self, turn: Turn) -> Result<Claimed> {
         let mut place = self.place.lock().await;
-        let max = max.min(CLAIM);
+        let Turn { max, mut ask, .. } = turn;
         for _ in 0..ROUNDS {
-            if !self.ready.lock().is_empty() {
+            if self.seat.has_ready() {
                 return Ok(Claimed::More);
             }
-            let stored = self.stored.read().clone();
+            let stored = self.seat.stored();
             let fresh = self.look(&stored, &mut place, max).await?;
             let behind = fresh.scanned > place.scanned && fresh.events.is_empty();
             if fresh.events.is_empty() && !ask {
@@ -82,6 +94,27 @@ impl<E: Engine> Inner<E> {
         Ok(Claimed::More)
     }
 
+    async fn leave(&self) -> Result<()> {
+        let _place = self.place.lock().await;
+        Ok(())
+    }
+}
+
+impl<E: Engine> Ahead<E> {
+    pub(crate) fn new(seat: Arc<Seat<E>>) -> Self {
+        let frontier = seat.stored().frontier;
+        let place = Place {
+            frontier,
+            scanned: frontier,
+            pages: VecDeque::new(),
+            alive: seat.engine().clock().now(),
+        };
+        Self {
+            seat,
+            place: Mutex::new(place),
+        }
+    }
+
     /// Up to `max` matching events behind what was scanned.
     async fn look(&self, stored: &Stored, place: &mut Place<E::Page>, max: usize) -> Result<Fresh> {
         let mut fresh = Fresh {
@@ -96,7 +129,7 @@ impl<E: Engine> Inner<E> {
                 place.pages.pop_front();
             }
             if place.pages.is_empty() {
-                place.pages = self.engine.after(fresh.scanned).await?.into();
+                place.pages = self.seat.engine().after(fresh.scanned).await?.into();
             }
             let Some(page) = place.pages.front() else {
                 return Ok(fresh);
@@ -125,32 +158,23 @@ impl<E: Engine> Inner<E> {
         fresh: Fresh,
         max: usize,
     ) -> Result<Asked> {
-        let asked = self.engine.clock().now();
+        let asked = self.seat.engine().clock().now();
         let ask = Ask {
-            stored,
-            member: self.member,
-            external: self.kind == MemberKind::External,
             frontier: place.frontier,
             reached: fresh.scanned,
-            max,
-            fresh: &fresh.events,
+            ..self.seat.ask(stored, max, &fresh.events)
         };
-        let granted = match self.engine.claim(&ask).await? {
+        let granted = match self.seat.engine().claim(&ask).await? {
             Answer::Granted(granted) => granted,
             answer @ (Answer::Gone | Answer::Stale) => {
-                if matches!(answer, Answer::Gone) {
-                    self.engine.restore(stored).await?;
-                }
-                let now = self.engine.load(&self.name).await?;
-                let now = now.ok_or_else(|| unknown(&self.name))?;
-                place.frontier = now.frontier;
-                place.scanned = now.frontier;
+                let is_gone = matches!(answer, Answer::Gone);
+                place.frontier = self.seat.renew(stored, is_gone).await?.frontier;
+                place.scanned = place.frontier;
                 place.pages.clear();
-                *self.stored.write() = Arc::new(now);
                 return Ok(Asked::Again);
             }
             Answer::Bury(positions) => {
-                self.bury(stored, &positions).await?;
+                self.seat.bury(stored, &positions).await?;
                 return Ok(Asked::Again);
             }
         };
@@ -169,18 +193,16 @@ impl<E: Engine> Inner<E> {
                 Asked::Nothing(granted.next)
             });
         }
-        let until = asked + stored.spec.lease;
-        self.hand_out(stored, granted, fresh, until).await?;
+        self.hand_out(stored, granted, fresh, asked).await?;
         Ok(Asked::Granted)
     }
 
-    /// Puts what was granted where the next receive finds it.
     async fn hand_out(
         &self,
         stored: &Stored,
         granted: Granted,
         fresh: Fresh,
-        until: Timestamp,
+        asked: Timestamp,
     ) -> Result<()> {
         let mut known: BTreeMap<u128, Slot> = BTreeMap::new();
         let mut order = granted.due;
@@ -192,62 +214,17 @@ impl<E: Engine> Inner<E> {
                 known.insert(position, slot);
             }
         }
-        let missing = order.iter().map(|(position, _)| *position);
-        let missing: Vec<u128> = missing.filter(|p| !known.contains_key(p)).collect();
-        if !missing.is_empty() {
-            known.extend(self.engine.bodies(&self.name, &missing).await?);
-        }
-        let mut undeliverable = Vec::new();
-        let mut deliveries = Vec::with_capacity(order.len());
-        for (position, attempt) in order {
-            let receipt = Receipt {
-                position: Position(position),
-                epoch: granted.epoch,
-            };
-            match known.remove(&position) {
-                Some(Slot::Event(event)) => deliveries.push(Delivery {
-                    event,
-                    position: receipt.position,
-                    attempt,
-                    receipt,
-                    lease_until: until,
-                }),
-                Some(Slot::Raw(_)) => {
-                    let dead = Settlement::DeadLetter {
-                        reason: "undecodable".into(),
-                        error: "the stream entry is no event".into(),
-                    };
-                    undeliverable.push((receipt, dead));
-                }
-                None => {
-                    tracing::error!(subscription = %self.name, %receipt, "the event is gone from the stream");
-                    undeliverable.push((receipt, Settlement::Drop));
-                }
-            }
-        }
-        self.ready.lock().extend(deliveries);
-        if !undeliverable.is_empty() {
-            settle(&*self.engine, stored, undeliverable).await?;
-        }
-        Ok(())
-    }
-
-    /// Gives up suspects that are out of attempts.
-    async fn bury(&self, stored: &Stored, positions: &[u128]) -> Result<()> {
-        let mut bodies = self.engine.bodies(&self.name, positions).await?;
-        let encoded = |position: &u128| {
-            let body = bodies.remove(position).as_ref().map(Slot::encode);
-            (*position, body.unwrap_or_default())
-        };
-        let dead: Vec<_> = positions.iter().map(encoded).collect();
-        self.engine.bury(&stored.spec, &dead).await
+        let until = asked + stored.spec.lease;
+        self.seat
+            .hand_out(stored, granted.epoch, order, known, until)
+            .await
     }
 
     async fn say_alive(&self, stored: &Stored, place: &mut Place<E::Page>) -> Result<()> {
-        let now = self.engine.clock().now();
+        let now = self.seat.engine().clock().now();
         if stored.spec.ephemeral && now.since(place.alive) >= ALIVE {
             place.alive = now;
-            self.engine.say_alive(&self.name).await?;
+            self.seat.engine().say_alive(self.seat.name()).await?;
         }
         Ok(())
     }
