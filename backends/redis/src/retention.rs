@@ -91,7 +91,7 @@ impl Retention {
         for need in &needs {
             match subscription::load(&self.wire, &need.name).await? {
                 Some((now, _)) if now.version == need.version => {
-                    stored.push((now, BTreeMap::new()))
+                    stored.push((now, BTreeMap::new()));
                 }
                 _ => return Ok((0, false)),
             }

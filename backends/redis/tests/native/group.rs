@@ -114,11 +114,12 @@ async fn pending(broker: &Broker) -> u64 {
     redis::from_redis_value(answer.into_iter().next().unwrap()).unwrap()
 }
 
-async fn until<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
-    let clock = Clock::system();
+/// Receives, though nothing is to come, until nothing of the group is pending.
+async fn settle_all(broker: &Broker, consumer: &Arc<dyn Consumer>) {
     let waiting = async {
-        while !holds().await {
-            clock.sleep(Duration::from_millis(20)).await;
+        while pending(broker).await > 0 {
+            let came = consumer.receive(1, Duration::from_millis(100)).await;
+            assert_eq!(ids(&came.unwrap()), BTreeSet::new());
         }
     };
     within(waiting).await;
@@ -200,7 +201,7 @@ async fn nobody_steals_from_a_handler_that_lives_nor_a_retry_that_waits() {
             redis::from_redis_value(first_two(claim.query_async(&mut theirs).await.unwrap()))
                 .unwrap();
         assert_eq!(stolen.1, []);
-        clock.sleep(Duration::from_millis(50)).await;
+        assert_eq!(they_read(&mut theirs, 10, Some(50)).await, []);
     }
     assert_eq!(ack(&consumer, &held[..1]).await.unwrap(), [Settled::Done]);
     let again = take(&consumer, 1).await;
@@ -268,7 +269,7 @@ async fn a_lost_group_is_made_again_and_nothing_is_lost() {
         }
     }
     assert_eq!(ack(&consumer, &held[5..]).await.unwrap(), [Settled::Done]);
-    until(|| async { pending(&broker).await == 0 }).await;
+    settle_all(&broker, &consumer).await;
 }
 
 #[tokio::test]
@@ -307,7 +308,7 @@ async fn an_event_without_end_is_given_up_and_its_bytes_are_kept() {
     within(consumer.settle(vec![(held[0].receipt, dead)]))
         .await
         .unwrap();
-    until(|| async { pending(&broker).await == 0 }).await;
+    settle_all(&broker, &consumer).await;
     let letters = dead_letters(&backend).await;
     assert_eq!(letters.len(), 2);
     assert!(
@@ -353,7 +354,7 @@ async fn the_deliveries_of_a_process_that_died_go_to_another_and_back_to_the_ser
         let claimed: (String, Entries) = redis::from_redis_value(first_two(answer)).unwrap();
         let claimed = claimed.1.into_iter();
         came.extend(claimed.map(|(id, entry)| (their_id(&entry), id)));
-        Clock::system().sleep(Duration::from_millis(50)).await;
+        assert_eq!(they_read(&mut theirs, 10, Some(50)).await, []);
     }
     for id in came.values() {
         command(&broker, &["XACK", "source-events", "all", id]).await;

@@ -135,15 +135,22 @@ impl Given {
 }
 
 impl Group {
-    /// Whether a read is under way whose events would lie here: waits for its end.
+    /// Waits for the end of a read that is under way; whether one ended since `arrived` was last looked at.
     pub(super) async fn read_ended(&self, arrived: &mut watch::Receiver<u64>) -> bool {
-        let is_read = self.given.is_read();
-        let ended = async { while self.given.is_read() && arrived.changed().await.is_ok() {} };
+        let ended = async {
+            let mut any = arrived.has_changed().unwrap_or(false);
+            while self.given.is_read() {
+                any = true;
+                if arrived.changed().await.is_err() {
+                    break;
+                }
+            }
+            any
+        };
         tokio::select! {
-            () = ended => {}
-            () = self.desk().clock().sleep(PARTING) => {}
+            any = ended => any,
+            () = self.desk().clock().sleep(PARTING) => true,
         }
-        is_read
     }
 
     /// What was given and is surely still ours. What lay here for long may have been taken over.
