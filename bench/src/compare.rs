@@ -34,6 +34,9 @@ pub(crate) async fn compare(
     repetitions: usize,
     contenders: &[Contender<'_>],
 ) -> Outcome<()> {
+    if !report.wants(title) {
+        return Ok(());
+    }
     let mut samples: Vec<Vec<Sample>> = contenders.iter().map(|_| Vec::new()).collect();
     for _ in 0..repetitions.max(1) {
         for (contender, samples) in contenders.iter().zip(&mut samples) {

@@ -45,6 +45,9 @@ struct Options {
     /// Divides the number of events of every run, for a quick look.
     #[arg(long, default_value_t = 1)]
     quicker: usize,
+    /// Only comparisons whose title contains this, such as "idle".
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Where the databases are made; the disk that counts.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -104,7 +107,7 @@ impl Options {
 #[tokio::main]
 async fn main() -> Outcome<()> {
     let options = Options::parse();
-    let mut report = Report::new(&machine::describe(&options)?);
+    let mut report = Report::new(&machine::describe(&options)?, &options.only);
     if options.wants(Suite::Pattern) {
         pattern::run(&options, &mut report);
     }

@@ -14,16 +14,24 @@ pub(crate) struct Report {
     machine: String,
     /// Titles and what stands below them.
     sections: Vec<(String, String)>,
+    /// What the titles of comparisons must contain to be made.
+    only: String,
 }
 
 impl Report {
-    pub(crate) fn new(machine: &str) -> Self {
+    pub(crate) fn new(machine: &str, only: &str) -> Self {
         let mut report = Self {
             machine: String::new(),
             sections: Vec::new(),
+            only: only.to_owned(),
         };
         report.say(machine);
         report
+    }
+
+    /// Whether the comparison of this title is to be made.
+    pub(crate) fn wants(&self, title: &str) -> bool {
+        title.contains(&self.only)
     }
 
     /// A paragraph.

@@ -16,6 +16,8 @@ use crate::place::{before, end_of, recorded};
 
 /// The most events looked at for one page.
 const MAX_SCAN: usize = 20_000;
+/// No subscription has this name: it stands for whoever only waits for more events.
+const NOBODY: &str = "";
 
 fn unsupported(what: &str) -> Error {
     Error::new(
@@ -190,6 +192,7 @@ impl History for RedisBackend {
     async fn wait_beyond(&self, position: Position, wait: Duration) -> Result<Position> {
         let clock = &self.wire.config.clock;
         let deadline = clock.now() + wait;
+        let _follows = self.log.woken(NOBODY);
         let mut appended = self.log.appended();
         loop {
             appended.mark_unchanged();

@@ -1,6 +1,6 @@
 //! Reading the stream: one blocking reader per process keeps its newest frames in memory, wakes who
-//! waits for them, and passes on the wake-ups that scripts leave for other processes. Older frames
-//! are read in pages.
+//! waits for them, and passes on the wake-ups that scripts leave for other processes. It rests while
+//! nobody waits: who only publishes does not read everything again. Older frames are read in pages.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -30,6 +30,8 @@ const LOOK: usize = 20_000;
 const BLOCK: Duration = Duration::from_secs(2);
 /// Between attempts to reach a server that is gone: the first pause and the longest.
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Where the memory begins while nothing is in it.
+const NOWHERE: u128 = u128::MAX;
 
 /// The events of one stream entry.
 #[derive(Debug)]
@@ -115,6 +117,8 @@ pub(crate) struct Log {
     /// Changes when frames were appended.
     appended: watch::Sender<u64>,
     waiting: Mutex<BTreeMap<String, Weak<Notify>>>,
+    /// Somebody waits again.
+    wanted: Arc<Notify>,
     /// Up to where each subscription had settled everything, when last asked.
     settled: Mutex<BTreeMap<String, u128>>,
     /// Why the reader cannot read, while it cannot.
@@ -122,27 +126,26 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Starts behind what is there now; the reader runs until `closed`.
+    /// Checks that it can be read; the reader runs until `closed`.
     pub(crate) async fn open(wire: Arc<Wire>, closed: watch::Receiver<bool>) -> Result<Arc<Self>> {
-        let stream = last_id(&wire, &wire.config.stream).await?;
-        let wakes = last_id(&wire, &wire.key("w")).await?;
-        let from = of_entry(&stream).filter(|head| *head > 0).map_or(0, end_of);
+        ends(&wire).await?;
         let log = Arc::new(Self {
             wire,
             cache: Mutex::new(Cache {
-                from,
+                from: NOWHERE,
                 ..Cache::default()
             }),
             appended: watch::Sender::new(0),
             waiting: Mutex::default(),
+            wanted: Arc::default(),
             settled: Mutex::default(),
             trouble: Mutex::default(),
         });
-        tokio::spawn(read(Arc::downgrade(&log), stream, wakes, closed));
+        tokio::spawn(read(Arc::downgrade(&log), closed));
         Ok(log)
     }
 
-    /// Changes when frames were appended.
+    /// Changes when frames were appended, as long as somebody holds what [`Log::woken`] gave.
     pub(crate) fn appended(&self) -> watch::Receiver<u64> {
         self.appended.subscribe()
     }
@@ -156,7 +159,42 @@ impl Log {
         }
         let notify = Arc::new(Notify::new());
         waiting.insert(name.to_owned(), Arc::downgrade(&notify));
+        self.wanted.notify_one();
         notify
+    }
+
+    /// Whether anybody waits for anything.
+    fn is_followed(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.values().any(|notify| notify.strong_count() > 0)
+    }
+
+    /// Whether the reader rests; then nothing is in memory.
+    fn rests(&self) -> bool {
+        let rests = !self.is_followed();
+        if rests {
+            self.begin(NOWHERE);
+            *self.trouble.lock() = None;
+        }
+        rests
+    }
+
+    /// The reader reads again, behind this entry where it has rested.
+    fn go_on(&self, rested: Option<&String>) {
+        *self.trouble.lock() = None;
+        if let Some(id) = rested {
+            self.begin(of_entry(id).filter(|head| *head > 0).map_or(0, end_of));
+        }
+        // Whatever happened meanwhile.
+        self.wake(None);
+    }
+
+    fn begin(&self, from: u128) {
+        *self.cache.lock() = Cache {
+            from,
+            ..Cache::default()
+        };
+        self.appended.send_modify(|n| *n += 1);
     }
 
     /// Asks up to where each subscription has settled everything.
@@ -328,36 +366,52 @@ impl Log {
     }
 }
 
-/// The id of the newest entry of a stream.
-async fn last_id(wire: &Wire, key: &str) -> Result<String> {
-    let mut newest = redis::cmd("XREVRANGE");
-    newest.arg(key).arg("+").arg("-").arg("COUNT").arg(1);
-    let entries: Vec<Entry> = wire.run(&newest).await?;
-    let id = entries.into_iter().next().map(|(id, _)| id);
-    Ok(id.unwrap_or_else(|| "0-0".to_owned()))
+/// The ids of the newest entry and of the newest wake-up.
+async fn ends(wire: &Wire) -> Result<(String, String)> {
+    let newest = |key: &str| {
+        let mut newest = redis::cmd("XREVRANGE");
+        newest.arg(key).arg("+").arg("-").arg("COUNT").arg(1);
+        newest
+    };
+    let last = |entries: Vec<Entry>| {
+        let last = entries.into_iter().next().map(|(id, _)| id);
+        last.unwrap_or_else(|| "0-0".to_owned())
+    };
+    let stream = wire.run(&newest(&wire.config.stream)).await?;
+    let wakes = wire.run(&newest(&wire.key("w"))).await?;
+    Ok((last(stream), last(wakes)))
 }
 
 /// The reader. It ends with the log, or when the backend closes.
-async fn read(log: Weak<Log>, stream: String, wakes: String, mut closed: watch::Receiver<bool>) {
-    let mut last = (stream, wakes);
+async fn read(log: Weak<Log>, mut closed: watch::Receiver<bool>) {
+    let mut last = None;
     let mut pause = RECONNECT.0;
     loop {
-        let Some(wire) = log.upgrade().map(|log| log.wire.clone()) else {
+        let Some(there) = log.upgrade() else {
             return;
         };
-        let error = tokio::select! {
+        let (wire, wanted) = (there.wire.clone(), there.wanted.clone());
+        let rests = there.rests();
+        drop(there);
+        let reading = async {
+            if rests {
+                last = None;
+                wanted.notified().await;
+                return Ok(());
+            }
+            read_on(&wire, &log, &mut last, &mut pause).await
+        };
+        let ended = tokio::select! {
             biased;
             _ = closed.wait_for(|closed| *closed) => return,
-            error = read_on(&wire, &log, &mut last, &mut pause) => error,
+            ended = reading => ended,
         };
-        let Some(log) = log.upgrade() else {
-            return;
+        let (Err(error), Some(there)) = (ended, log.upgrade()) else {
+            continue;
         };
-        if let Err(error) = error {
-            tracing::warn!(stream = wire.config.stream, %error, "cannot read the stream");
-            *log.trouble.lock() = Some(error.to_string());
-        }
-        drop(log);
+        tracing::warn!(stream = wire.config.stream, %error, "cannot read the stream");
+        *there.trouble.lock() = Some(error.to_string());
+        drop(there);
         tokio::select! {
             _ = closed.wait_for(|closed| *closed) => return,
             () = wire.config.clock.sleep(pause) => {}
@@ -366,22 +420,26 @@ async fn read(log: Weak<Log>, stream: String, wakes: String, mut closed: watch::
     }
 }
 
-/// Reads on one connection until it breaks.
+/// Reads on one connection until it breaks, or nobody waits any more. `last` is up to where everything
+/// was read; without it that is where the stream ends now.
 async fn read_on(
     wire: &Wire,
     log: &Weak<Log>,
-    last: &mut (String, String),
+    last: &mut Option<(String, String)>,
     pause: &mut Duration,
 ) -> Result<()> {
     let mut connection = wire.blocking().await?;
+    let mut from = match last.clone() {
+        Some(last) => last,
+        None => ends(wire).await?,
+    };
     if let Some(log) = log.upgrade() {
-        *log.trouble.lock() = None;
-        // Whatever happened meanwhile.
-        log.wake(None);
+        log.go_on(last.is_none().then_some(&from.0));
     }
     *pause = RECONNECT.0;
     loop {
-        let answer = read_once(wire, &mut connection, last).await?;
+        *last = Some(from.clone());
+        let answer = read_once(wire, &mut connection, &from).await?;
         let Some(log) = log.upgrade() else {
             return Ok(());
         };
@@ -390,10 +448,10 @@ async fn read_on(
                 continue;
             };
             if key == wire.config.stream {
-                last.0 = newest;
+                from.0 = newest;
                 log.append(entries);
             } else {
-                last.1 = newest;
+                from.1 = newest;
                 for (_, fields) in entries {
                     let name = fields
                         .get(1)
@@ -401,6 +459,9 @@ async fn read_on(
                     log.wake(Some(name.unwrap_or_default()));
                 }
             }
+        }
+        if !log.is_followed() {
+            return Ok(());
         }
     }
 }

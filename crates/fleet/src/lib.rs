@@ -8,6 +8,7 @@ mod ahead;
 mod consumer;
 mod engine;
 mod frame;
+mod onward;
 mod publish;
 mod seat;
 mod settle;

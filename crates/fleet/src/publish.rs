@@ -5,11 +5,8 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::future::Future;
 use std::hash::Hash;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,8 +18,9 @@ use fanfare_core::timestamp::Timestamp;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
+
+use crate::onward::Onward;
 
 /// Between attempts to reach a server that is gone.
 const RETRY: Duration = Duration::from_millis(100);
@@ -180,34 +178,7 @@ impl<I> Line<I> {
 
 type Answers = Vec<Result<Published>>;
 
-/// A flush that a caller sends for itself. Where the caller stops waiting it goes on by itself, as
-/// every other does: until it ends it is one of those on their way.
-struct Own(Option<Pin<Box<dyn Future<Output = Answers> + Send>>>);
-
-impl Future for Own {
-    type Output = Answers;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answers> {
-        let Some(flush) = &mut self.0 else {
-            return Poll::Ready(Vec::new());
-        };
-        let answers = ready!(flush.as_mut().poll(context));
-        self.0 = None;
-        Poll::Ready(answers)
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        if let Some(flush) = self.0.take()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(flush);
-        }
-    }
-}
-
-/// Such a flush is over, whatever became of it.
+/// A flush that a caller sent for itself is over, whatever became of it.
 struct Landing<S: Sink>(Arc<Shared<S>>);
 
 impl<S: Sink> Drop for Landing<S> {
@@ -228,7 +199,7 @@ impl<S: Sink> Shared<S> {
                 let items: Vec<&S::Item> = items.iter().collect();
                 landing.0.append_all(&items).await
             };
-            return Ok(Own(Some(Box::pin(own))).await);
+            return Ok(Onward::new(own).await);
         }
         let room = self.room.acquire().await.map_err(|_| closed())?;
         let answers = self.wait_in_line(items)?;

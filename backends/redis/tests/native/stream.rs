@@ -9,8 +9,8 @@ use fanfare_core::dead_letter::DeadBody;
 use fanfare_redis::{RedisBackend, RedisConfig};
 
 use super::stage::{
-    all, command, config, counts, dead_letters, drain, events, open, publish_surely, server,
-    subscribe,
+    all, command, config, counts, dead_letters, drain, events, join, open, publish_surely, server,
+    subscribe, within,
 };
 
 #[tokio::test]
@@ -64,6 +64,48 @@ async fn the_options_of_a_subscription_are_told_without_reading_the_stream() {
     let spec = backend.admin().spec(&all()).await.unwrap();
     assert_eq!(spec.lease, Duration::from_secs(30));
     assert!(!commands(&broker).await.contains("cmdstat_xrange"));
+}
+
+#[tokio::test]
+async fn who_only_publishes_reads_nothing_back_and_who_comes_again_misses_nothing() {
+    let broker = server().await;
+    let backend = open(broker.address()).await;
+    let before = events(5);
+    for event in &before {
+        publish_surely(&backend, event).await;
+    }
+    assert!(!commands(&broker).await.contains("cmdstat_xread"));
+    let consumer = subscribe(&backend, Duration::from_secs(30)).await;
+    drain(&consumer, &before).await;
+    let followed = events(5);
+    for event in &followed {
+        publish_surely(&backend, event).await;
+    }
+    drain(&consumer, &followed).await;
+    assert!(commands(&broker).await.contains("cmdstat_xread"));
+    drop(consumer);
+    let mut alone = Vec::new();
+    let resting = async {
+        loop {
+            command(&broker, &["CONFIG", "RESETSTAT"]).await;
+            let more = events(2);
+            for event in &more {
+                publish_surely(&backend, event).await;
+            }
+            alone.extend(more);
+            if !commands(&broker).await.contains("cmdstat_xread") {
+                return;
+            }
+        }
+    };
+    within(resting).await;
+    let consumer = join(&backend).await;
+    let later = events(5);
+    for event in &later {
+        publish_surely(&backend, event).await;
+    }
+    alone.extend(later);
+    drain(&consumer, &alone).await;
 }
 
 /// What the server has run since it was last asked to forget it.
