@@ -78,7 +78,7 @@ pub struct Cursor {
     pub(crate) place: Place,
     pub(crate) place_dirty: bool,
     pub(crate) rewrite: bool,
-    epoch: u64,
+    pub(crate) epoch: u64,
     pub(crate) leases: Leases,
     pub(crate) exceptions: Exceptions,
     pub(crate) lanes: Lanes,
@@ -328,6 +328,11 @@ impl Cursor {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
+    }
+
+    /// Whether somebody could be handed something below the frontier at `now`.
+    pub fn is_claimable(&self, now: Timestamp) -> bool {
+        self.exceptions.first_suspect().is_some() || !self.exceptions.claimable(now, 1).is_empty()
     }
 
     /// How many deliveries are leased.

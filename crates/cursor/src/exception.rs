@@ -189,6 +189,11 @@ impl Exceptions {
         !self.dirty.is_empty()
     }
 
+    pub(crate) fn clean(&mut self) {
+        self.dirty.clear();
+        self.stored = self.all.keys().copied().collect();
+    }
+
     fn unindex(&mut self, position: u64) {
         match self.all.get(&position).map(|e| e.standing) {
             Some(Standing::Waiting(due)) => {

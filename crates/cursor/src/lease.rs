@@ -6,6 +6,7 @@ use fanfare_core::consumer::MemberKind;
 use fanfare_core::timestamp::Timestamp;
 
 use crate::cursor::MemberId;
+use crate::image::LeaseImage;
 
 /// One grant of deliveries.
 #[derive(Debug, Clone)]
@@ -260,5 +261,35 @@ impl Leases {
 
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
+    }
+
+    pub(crate) fn clean(&mut self) {
+        self.dirty.clear();
+        self.stored = self.all.keys().copied().collect();
+    }
+
+    pub(crate) fn images(&self) -> Vec<LeaseImage> {
+        let image = |(epoch, lease): (&u64, &Lease)| LeaseImage {
+            epoch: *epoch,
+            member: lease.member,
+            kind: lease.kind,
+            until: lease.until,
+            later: lease.later.iter().map(|(p, at)| (*p, *at)).collect(),
+            positions: lease.positions.clone(),
+            done: lease.done.clone(),
+        };
+        self.all.iter().map(image).collect()
+    }
+
+    /// A lease that goes on; answers what it still holds.
+    pub(crate) fn resume(&mut self, image: LeaseImage) -> Vec<u64> {
+        let mut lease = Lease::new(image.member, image.kind, image.until, image.positions);
+        let over = image.done.iter().map(|word| word.count_ones() as usize);
+        lease.remaining = lease.remaining.saturating_sub(over.sum());
+        lease.done = image.done;
+        lease.later = image.later.into_iter().collect();
+        let held = lease.remaining().collect();
+        self.insert(image.epoch, lease);
+        held
     }
 }

@@ -118,4 +118,9 @@ impl Ledger {
     pub(crate) fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
     }
+
+    pub(crate) fn clean(&mut self) {
+        self.dirty.clear();
+        self.last = None;
+    }
 }

@@ -20,6 +20,7 @@ mod ledger;
 mod settle;
 
 pub mod changes;
+pub mod image;
 
 #[cfg(test)]
 mod tests;
