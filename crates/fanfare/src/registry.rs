@@ -10,6 +10,8 @@ use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
+#[cfg(feature = "nats")]
+use fanfare_nats::{NatsBackend, NatsConfig};
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
 use fanfare_redis::{EntryForm, Form, Groups, RedisBackend, RedisConfig};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
@@ -33,13 +35,21 @@ struct Entry {
     verify: fn(Address) -> Verifying,
 }
 
-static BACKENDS: [Entry; 8] = [
+static BACKENDS: &[Entry] = &[
     Entry {
         scheme: "memory",
         example: "memory:",
         open: |address| Box::pin(async { memory(address) }),
         back_up: |_, _| Err(refused("a backend in memory has nothing to copy")),
         verify: |_| Box::pin(async { Ok(Vec::new()) }),
+    },
+    #[cfg(feature = "nats")]
+    Entry {
+        scheme: "nats",
+        example: "nats://HOST:PORT",
+        open: |address| Box::pin(nats(address)),
+        back_up: |_, _| Err(refused("`nats stream backup` copies both of its streams")),
+        verify: |_| Box::pin(async { Err(refused("nats checks its own files")) }),
     },
     Entry {
         scheme: "postgres",
@@ -190,6 +200,34 @@ fn sqlite_config(mut address: Address) -> Result<SqliteConfig> {
     config.max_bytes = address.take_number("max_bytes")?;
     if let Some(retention) = address.take("retention") {
         config.retention = duration::parse(&retention)?;
+    }
+    address.finish()?;
+    Ok(config)
+}
+
+#[cfg(feature = "nats")]
+async fn nats(address: Address) -> Result<Arc<dyn Backend>> {
+    Ok(NatsBackend::open(nats_config(address)?).await?)
+}
+
+/// `nats://USER:PASSWORD@HOST:PORT?stream=NAME&max_bytes=N&retention=7d&dedup_window=2m&replicas=3`.
+#[cfg(feature = "nats")]
+fn nats_config(mut address: Address) -> Result<NatsConfig> {
+    let stream = address.take_stream()?;
+    let url = format!("{}:{}", address.scheme(), address.path());
+    let mut config = NatsConfig::new(url, stream);
+    config.max_data_bytes = MAX_DATA_BYTES;
+    if let Some(bytes) = address.take_number("max_bytes")? {
+        config.max_bytes = bytes;
+    }
+    if let Some(retention) = address.take("retention") {
+        config.retention = duration::parse(&retention)?;
+    }
+    if let Some(window) = address.take("dedup_window") {
+        config.dedup_window = duration::parse(&window)?;
+    }
+    if let Some(replicas) = address.take_number("replicas")? {
+        config.replicas = replicas;
     }
     address.finish()?;
     Ok(config)
@@ -368,6 +406,21 @@ mod tests {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[cfg(feature = "nats")]
+    #[tokio::test]
+    async fn what_is_wrong_in_a_nats_url_says_why() {
+        for url in [
+            "nats://ada:hunter2@host?x=1",
+            "nats://host?stream=a.b",
+            "nats://host?retention=soon",
+            "nats://host?replicas=9",
+        ] {
+            let error = open_url(url).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
+            assert!(!error.to_string().contains("hunter2"));
         }
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{Result, command};
 
 /// Each crate of ours, what it may import of ours, and what its tests may import besides.
-const LAW: [(&str, &[&str], &[&str]); 15] = [
+const LAW: [(&str, &[&str], &[&str]); 16] = [
     ("fanfare-core", &[], &[]),
     ("fanfare-macros", &[], &[]),
     ("fanfare-cursor", &["fanfare-core"], &[]),
@@ -32,6 +32,11 @@ const LAW: [(&str, &[&str], &[&str]); 15] = [
         &["fanfare-conformance"],
     ),
     (
+        "fanfare-nats",
+        &["fanfare-core", "fanfare-cursor", "fanfare-fleet"],
+        &["fanfare-conformance"],
+    ),
+    (
         "fanfare-bus",
         &["fanfare-core", "fanfare-macros"],
         &["fanfare-memory"],
@@ -48,6 +53,7 @@ const LAW: [(&str, &[&str], &[&str]); 15] = [
             "fanfare-bus",
             "fanfare-macros",
             "fanfare-memory",
+            "fanfare-nats",
             "fanfare-postgres",
             "fanfare-redis",
             "fanfare-sqlite",
@@ -67,7 +73,8 @@ const LAW: [(&str, &[&str], &[&str]); 15] = [
 
 /// Foreign crates that only some of ours may know: below the server nobody speaks HTTP, and only
 /// one backend speaks SQL to SQLite. Tests may.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 12] = [
+    ("async-nats", &["fanfare-nats"]),
     ("axum", &["fanfare-server"]),
     ("hyper", &["fanfare-server"]),
     ("hyper-util", &["fanfare-server"]),

@@ -1,0 +1,465 @@
+//! The connection: requests that say whether they were sent, the JetStream API, and what time it is on
+//! the server. The client reconnects by itself.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_nats::RequestErrorKind as Kind;
+use async_nats::connection::State;
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::timestamp::Timestamp;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::config::NatsConfig;
+use crate::error::{Refusal, not_connected, unexpected};
+use crate::names::Names;
+
+/// The oldest server that has all that is used here.
+const OLDEST: (u64, u64) = (2, 9);
+/// Between attempts to reach JetStream while it starts.
+const RETRY: Duration = Duration::from_millis(50);
+/// The first pause before connecting again, and the longest.
+const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// Of the largest message that the server takes, what is left for everything but the data.
+const ENVELOPE: usize = 64 << 10;
+const BROKEN: &str = "the connection to nats broke";
+const SILENT: &str = "nats did not answer in time";
+/// The header that makes a write depend on the last of its subject.
+const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+
+/// The way to the server.
+pub(crate) struct Wire {
+    pub(crate) config: NatsConfig,
+    pub(crate) client: Client,
+    pub(crate) names: Names,
+    /// Tells this process from others.
+    pub(crate) who: u64,
+    /// Changes when a connection was made.
+    made: watch::Receiver<u64>,
+    /// Changes when the connection broke.
+    breaks: watch::Receiver<u64>,
+    /// By how many nanoseconds the server's clock is ahead of ours.
+    ahead: AtomicI64,
+    /// When the connection was last given up, in milliseconds.
+    given_up: AtomicI64,
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Nothing was done.
+    NotSent(Error),
+    /// The connection broke: it may have been done.
+    Broken,
+    /// There was no answer in time: it may have been done.
+    Silent,
+}
+
+impl Failed {
+    /// As an error of an operation that may be repeated, or of one that only reads.
+    pub(crate) fn harmless(self) -> Error {
+        match self {
+            Self::NotSent(error) => error,
+            Self::Broken => Error::new(ErrorKind::Unavailable, BROKEN),
+            Self::Silent => Error::new(ErrorKind::Unavailable, SILENT),
+        }
+    }
+
+    /// As an error of an operation of which it matters whether it was done.
+    pub(crate) fn error(self) -> Error {
+        match self {
+            Self::NotSent(error) => error,
+            Self::Broken => Error::new(ErrorKind::Unknown, BROKEN),
+            Self::Silent => Error::new(ErrorKind::Unknown, SILENT),
+        }
+    }
+}
+
+/// What JetStream answers to a write.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Written {
+    #[serde(default)]
+    pub(crate) seq: u64,
+    #[serde(default)]
+    pub(crate) duplicate: bool,
+}
+
+/// A message as JetStream keeps it.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) seq: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) data: Bytes,
+}
+
+impl Wire {
+    /// Connects, and checks that the server can do what is needed.
+    pub(crate) async fn open(config: NatsConfig) -> Result<Arc<Self>> {
+        config.check()?;
+        let (up, made) = watch::channel(0);
+        let (down, breaks) = watch::channel(0);
+        let beat = (config.response_timeout / 3).max(Duration::from_millis(500));
+        let options = ConnectOptions::new()
+            .name("fanfare")
+            .connection_timeout(config.connect_timeout)
+            .ping_interval(beat)
+            .request_timeout(None)
+            .reconnect_delay_callback(pause)
+            .event_callback(move |event| {
+                match event {
+                    Event::Connected => up.send_modify(|n| *n += 1),
+                    Event::Disconnected => down.send_modify(|n| *n += 1),
+                    _ => {}
+                }
+                tracing::debug!(%event, "nats");
+                std::future::ready(())
+            });
+        let connecting = options.connect(config.url.as_str());
+        let client = tokio::select! {
+            client = connecting => client.map_err(not_connected)?,
+            () = config.clock.sleep(config.connect_timeout) => {
+                return Err(Error::new(ErrorKind::Unavailable, "nats does not answer"));
+            }
+        };
+        check_version(&client.server_info().version)?;
+        let names = Names::new(&config.stream);
+        let (high, low) = Uuid::now_v7().as_u64_pair();
+        let wire = Self {
+            config,
+            client,
+            names,
+            who: high.rotate_left(32) ^ low,
+            made,
+            breaks,
+            ahead: AtomicI64::new(0),
+            given_up: AtomicI64::new(0),
+        };
+        Ok(Arc::new(wire))
+    }
+
+    /// This process, as the news that it sends say.
+    pub(crate) fn name(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.who.to_be_bytes())
+    }
+
+    /// The most bytes of data in one event, by the options and by what the server takes in a message.
+    pub(crate) fn most_data(&self) -> usize {
+        let payload = self.client.max_payload().saturating_sub(ENVELOPE);
+        payload.min(self.config.max_data_bytes)
+    }
+
+    /// When a request that is made now should be over.
+    pub(crate) fn patience(&self) -> Timestamp {
+        self.config.clock.now() + self.config.response_timeout
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
+    /// Changes when the connection breaks from now on.
+    pub(crate) fn breaks(&self) -> watch::Receiver<u64> {
+        let mut breaks = self.breaks.clone();
+        breaks.mark_unchanged();
+        breaks
+    }
+
+    /// Waits for a connection, at most until then; whether there is one.
+    pub(crate) async fn connected(&self, until: Timestamp) -> bool {
+        let mut made = self.made.clone();
+        loop {
+            made.mark_unchanged();
+            if self.is_connected() {
+                return true;
+            }
+            tokio::select! {
+                _ = made.changed() => {}
+                // The state changes a little before it is told.
+                () = self.config.clock.sleep(RETRY) => {}
+            }
+            if self.config.clock.now() >= until {
+                return self.is_connected();
+            }
+        }
+    }
+
+    /// Time on the server, as far as it is known.
+    pub(crate) fn now(&self) -> Timestamp {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        Timestamp::from_nanos(self.config.clock.now().as_nanos() + i128::from(ahead))
+    }
+
+    /// Sends, and waits for the answer at most until then. Where nobody listens nothing was done, and
+    /// it is sent again: a server that starts is one before its JetStream is.
+    pub(crate) async fn ask(
+        &self,
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        payload: &Bytes,
+        until: Timestamp,
+    ) -> Result<Message, Failed> {
+        loop {
+            if !self.connected(until).await {
+                let error = Error::new(ErrorKind::Unavailable, "there is no connection to nats");
+                return Err(Failed::NotSent(error));
+            }
+            match self.ask_once(subject, headers, payload, until).await {
+                Ok(Some(message)) => return Ok(message),
+                Ok(None) if self.config.clock.now() + RETRY < until => {
+                    self.config.clock.sleep(RETRY).await;
+                }
+                Ok(None) => {
+                    let why =
+                        "nobody answers for JetStream: it is off, starting, or the stream is gone";
+                    return Err(Failed::NotSent(Error::new(ErrorKind::Unavailable, why)));
+                }
+                Err(failed) => return Err(failed),
+            }
+        }
+    }
+
+    /// None: nobody listens.
+    async fn ask_once(
+        &self,
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        payload: &Bytes,
+        until: Timestamp,
+    ) -> Result<Option<Message>, Failed> {
+        let mut request = Request::new().payload(payload.clone()).timeout(None);
+        if let Some(headers) = headers {
+            request = request.headers(headers.clone());
+        }
+        let mut breaks = self.breaks();
+        let answer = tokio::select! {
+            biased;
+            answer = self.client.send_request(subject.to_owned(), request) => answer,
+            () = broken(&mut breaks) => {
+                return Err(Failed::Broken);
+            }
+            () = self.config.clock.sleep_until(until) => {
+                self.give_up_line().await;
+                return Err(Failed::Silent);
+            }
+        };
+        match answer {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == Kind::NoResponders => Ok(None),
+            Err(error) => match error.kind() {
+                Kind::MaxPayloadExceeded => Err(Failed::NotSent(Error::new(
+                    ErrorKind::TooLarge,
+                    "above what the nats server takes in one message",
+                ))),
+                Kind::InvalidSubject => Err(Failed::NotSent(
+                    Error::new(ErrorKind::Internal, "no nats subject").because(error),
+                )),
+                _ => Err(Failed::Broken),
+            },
+        }
+    }
+
+    /// Whatever is silent for so long is no connection. All that wait notice at once; one is enough.
+    async fn give_up_line(&self) {
+        let now = self.config.clock.now().as_millis();
+        let last = self.given_up.swap(now, Ordering::Relaxed);
+        if now - last > 1_000 {
+            // An error means that the client is gone.
+            let _ = self.client.force_reconnect().await;
+        }
+    }
+
+    /// One call of the JetStream API, all of which may be repeated; the inner error is its refusal.
+    pub(crate) async fn api<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        body: &Value,
+        until: Timestamp,
+    ) -> Result<Result<T, Refusal>, Failed> {
+        let payload = Bytes::from(body.to_string());
+        let subject = format!("$JS.API.{call}");
+        loop {
+            match self.ask(&subject, None, &payload, until).await {
+                Err(Failed::Broken) if self.config.clock.now() < until => {}
+                Err(failed) => return Err(failed),
+                Ok(answer) => return read(&answer.payload),
+            }
+        }
+    }
+
+    /// The same for what may be repeated.
+    pub(crate) async fn call<T: DeserializeOwned>(&self, call: &str, body: &Value) -> Result<T> {
+        let answer = self.api(call, body, self.patience()).await;
+        answer
+            .map_err(Failed::harmless)?
+            .map_err(|refusal| refusal.error())
+    }
+
+    /// Stores a message: whatever is there, or only where the last of its subject is `expected` (0:
+    /// there is none).
+    pub(crate) async fn write(
+        &self,
+        subject: &str,
+        data: &Bytes,
+        expected: Option<u64>,
+        until: Timestamp,
+    ) -> Result<Result<Written, Refusal>, Failed> {
+        let headers = expected.map(|expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(EXPECTED, expected.to_string());
+            headers
+        });
+        self.store(subject, headers.as_ref(), data, until).await
+    }
+
+    /// Stores a message with these headers.
+    pub(crate) async fn store(
+        &self,
+        subject: &str,
+        headers: Option<&HeaderMap>,
+        data: &Bytes,
+        until: Timestamp,
+    ) -> Result<Result<Written, Refusal>, Failed> {
+        read(&self.ask(subject, headers, data, until).await?.payload)
+    }
+
+    /// The last message of a subject of the state, if there is one.
+    pub(crate) async fn last(&self, subject: &str) -> Result<Option<Kept>> {
+        self.kept(&self.names.state(), &json!({ "last_by_subj": subject }))
+            .await
+    }
+
+    /// The message of a stream that `which` names, if it is there.
+    pub(crate) async fn kept(&self, stream: &str, which: &Value) -> Result<Option<Kept>> {
+        let call = format!("STREAM.MSG.GET.{stream}");
+        let answer = self.api(&call, which, self.patience()).await;
+        match answer.map_err(Failed::harmless)? {
+            Ok(Found { message }) => message.kept().map(Some),
+            Err(refusal) if refusal.is_no_message() => Ok(None),
+            Err(refusal) => Err(refusal.error()),
+        }
+    }
+
+    /// Removes the messages of a subject of the state up to this one.
+    pub(crate) async fn forget(&self, subject: &str, up_to: u64) -> Result<()> {
+        let call = format!("STREAM.PURGE.{}", self.names.state());
+        let body = json!({ "filter": subject, "seq": up_to + 1 });
+        self.call::<Value>(&call, &body).await.map(drop)
+    }
+
+    /// Learns what time it is on the server.
+    pub(crate) async fn learn_time(&self) -> Result<()> {
+        let subject = self.names.time();
+        let before = self.config.clock.now().as_nanos();
+        let written = self
+            .write(&subject, &Bytes::new(), None, self.patience())
+            .await;
+        written
+            .map_err(Failed::harmless)?
+            .map_err(|refusal| refusal.error())?;
+        let after = self.config.clock.now().as_nanos();
+        let kept = self.last(&subject).await?;
+        let kept = kept.ok_or_else(|| unexpected("the question for its time"))?;
+        let ahead = kept.time.as_nanos() - i128::midpoint(before, after);
+        // Another process may have asked in between: then it is older, by no more than this.
+        let ahead = i64::try_from(ahead).unwrap_or(0);
+        self.ahead.store(ahead, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire")
+            .field("stream", &self.config.stream)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn broken(breaks: &mut watch::Receiver<u64>) {
+    if breaks.changed().await.is_err() {
+        // The client is gone: the request ends by itself.
+        std::future::pending::<()>().await;
+    }
+}
+
+#[derive(Deserialize)]
+struct Found {
+    message: Raw,
+}
+
+/// As the API writes a message.
+#[derive(Deserialize)]
+struct Raw {
+    seq: u64,
+    #[serde(default)]
+    data: String,
+    time: Timestamp,
+}
+
+impl Raw {
+    fn kept(self) -> Result<Kept> {
+        let data = STANDARD.decode(self.data);
+        Ok(Kept {
+            seq: self.seq,
+            time: self.time,
+            data: data.map_err(|_| unexpected("a read"))?.into(),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    error: Refusal,
+}
+
+fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<Result<T, Refusal>, Failed> {
+    if let Ok(Refused { error }) = serde_json::from_slice(payload) {
+        return Ok(Err(error));
+    }
+    let read = serde_json::from_slice(payload);
+    read.map(Ok).map_err(|error| {
+        tracing::debug!(%error, "an answer of nats cannot be read");
+        Failed::NotSent(unexpected("a call").because(error))
+    })
+}
+
+fn pause(attempt: usize) -> Duration {
+    let (first, longest) = RECONNECT;
+    let doubled = first * 2_u32.saturating_pow(u32::try_from(attempt.min(8)).unwrap_or(8));
+    doubled.min(longest)
+}
+
+fn check_version(version: &str) -> Result<()> {
+    let mut parts = version
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
+    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    if found >= OLDEST {
+        return Ok(());
+    }
+    let message = format!("nats-server {version} is too old: 2.9 or later is needed");
+    Err(Error::new(ErrorKind::Unsupported, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_server_is_refused_by_its_version() {
+        let refused = check_version("2.8.4").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        for version in ["2.9.0", "2.10.29-RC.1", "3.0.0"] {
+            assert!(check_version(version).is_ok(), "{version}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Errors of the client and refusals of the server as errors of the contract.
+
+use async_nats::{ConnectError, ConnectErrorKind};
+use fanfare_core::error::{Error, ErrorKind};
+use serde::Deserialize;
+
+/// What JetStream says instead of doing what it was asked.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Refusal {
+    #[serde(default)]
+    err_code: u32,
+    #[serde(default)]
+    description: String,
+}
+
+impl Refusal {
+    /// Somebody else wrote in between.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self.err_code, 10_071 | 10_164)
+    }
+
+    pub(crate) fn is_no_message(&self) -> bool {
+        self.err_code == 10_037
+    }
+
+    /// The stream is there, with other settings.
+    pub(crate) fn is_other_stream(&self) -> bool {
+        self.err_code == 10_058
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self.err_code, 10_077 | 10_023 | 10_047 | 10_028 | 10_074)
+    }
+
+    /// As an error of the contract.
+    pub(crate) fn error(&self) -> Error {
+        let (kind, message) = match self.err_code {
+            _ if self.is_full() => (ErrorKind::Full, "the nats stream is full"),
+            10_054 => (ErrorKind::TooLarge, "too large for the nats stream"),
+            10_059 => (ErrorKind::Unavailable, "the nats stream is gone"),
+            10_039 | 10_076 => (ErrorKind::Unsupported, "JetStream is off for this account"),
+            10_065 => (
+                ErrorKind::Conflict,
+                "another nats stream has these subjects",
+            ),
+            10_058 => (ErrorKind::Conflict, "the nats stream has other settings"),
+            10_008 | 10_009 | 10_004 => (ErrorKind::Unavailable, "JetStream has no leader now"),
+            _ => (ErrorKind::Storage, "JetStream refuses"),
+        };
+        Error::new(kind, message).because(format!("{} ({})", self.description, self.err_code))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn not_connected(error: ConnectError) -> Error {
+    let (kind, message) = match error.kind() {
+        ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+            (ErrorKind::Unauthorized, "nats refuses the credentials")
+        }
+        ConnectErrorKind::ServerParse => (ErrorKind::Invalid, "not a nats URL"),
+        _ => (ErrorKind::Unavailable, "nats cannot be reached"),
+    };
+    Error::new(kind, message).because(error.to_string())
+}
+
+/// An answer that no server of ours gives.
+pub(crate) fn unexpected(what: &'static str) -> Error {
+    let message = format!("unexpected answer of nats to {what}");
+    Error::new(ErrorKind::Corrupt, message)
+}

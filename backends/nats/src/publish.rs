@@ -1,0 +1,102 @@
+//! Publishing: one message per event, all of a call on the way at once. Callers share the connection, so
+//! they share its writes and the server's answers without waiting for each other.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use fanfare_core::backend::Published;
+use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::event::Event;
+use fanfare_core::position::Position;
+use fanfare_core::timestamp::Timestamp;
+use futures::StreamExt as _;
+use futures::stream::FuturesOrdered;
+use tokio::task::coop::unconstrained;
+
+use crate::connect::{Failed, Wire, Written};
+use crate::error::Refusal;
+use crate::names::message_id;
+use crate::retention::Retention;
+
+/// The most events of one call that are on the way at once.
+const AT_ONCE: usize = 1_000;
+/// The header that tells copies.
+const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// The way into the log.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    wire: Arc<Wire>,
+    retention: Arc<Retention>,
+}
+
+impl Publisher {
+    pub(crate) fn new(wire: Arc<Wire>, retention: Arc<Retention>) -> Self {
+        Self { wire, retention }
+    }
+
+    /// Answers per event, once each is stored. They are sent in their order: each gets as far as the
+    /// connection before the next one begins, which the runtime's budget must not interrupt.
+    pub(crate) async fn publish(&self, events: &[Event]) -> Vec<Result<Published>> {
+        let config = &self.wire.config;
+        let until = config.clock.now() + config.publish_timeout;
+        let mut answers = Vec::with_capacity(events.len());
+        let mut publishing = FuturesOrdered::new();
+        for event in events {
+            if publishing.len() >= AT_ONCE {
+                answers.extend(publishing.next().await);
+            }
+            publishing.push_back(unconstrained(self.publish_one(event, until)));
+        }
+        while let Some(answer) = publishing.next().await {
+            answers.push(answer);
+        }
+        answers
+    }
+
+    async fn publish_one(&self, event: &Event, until: Timestamp) -> Result<Published> {
+        let most = self.wire.most_data();
+        if event.bytes().len() > most {
+            let message = format!("data above {most} bytes");
+            return Err(Error::new(ErrorKind::TooLarge, message));
+        }
+        let subject = self.wire.names.event(event.event_type());
+        let mut headers = HeaderMap::new();
+        headers.insert(MESSAGE_ID, message_id(event));
+        let frame = Bytes::from(fanfare_fleet::encode(std::slice::from_ref(event)));
+        let mut answer = self.store(&subject, &headers, &frame, until).await;
+        if let Ok(Err(refusal)) = &answer
+            && refusal.is_full()
+        {
+            self.retention.make_room().await?;
+            answer = self.store(&subject, &headers, &frame, until).await;
+        }
+        let written = answer
+            .map_err(|failed| failed.error().during("publish"))?
+            .map_err(|refusal| refusal.error().during("publish"))?;
+        Ok(Published {
+            position: Some(Position(written.seq.into())),
+            duplicate: written.duplicate,
+        })
+    }
+
+    async fn store(
+        &self,
+        subject: &str,
+        headers: &HeaderMap,
+        frame: &Bytes,
+        until: Timestamp,
+    ) -> Result<Result<Written, Refusal>, Failed> {
+        // Where the line broke it is sent again: the server tells copies, so that it cannot be stored
+        // twice. What an attempt before this one stored is then called a duplicate.
+        let mut asked_before = false;
+        loop {
+            match self.wire.store(subject, Some(headers), frame, until).await {
+                Err(Failed::Broken) if self.wire.config.clock.now() < until => asked_before = true,
+                Err(Failed::NotSent(_)) if asked_before => return Err(Failed::Broken),
+                answer => return answer,
+            }
+        }
+    }
+}

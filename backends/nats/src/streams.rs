@@ -1,0 +1,134 @@
+//! The two JetStream streams of a stream of ours: made where they are missing, checked where they are
+//! there.
+
+use std::time::Duration;
+
+use fanfare_core::error::{Error, ErrorKind, Result};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::connect::{Failed, Wire};
+
+/// What a stream holds.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Holds {
+    pub(crate) config: Settings,
+    pub(crate) state: Extent,
+}
+
+/// The settings that matter here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Settings {
+    #[serde(default)]
+    subjects: Vec<String>,
+    retention: String,
+    #[serde(default)]
+    max_age: u64,
+    #[serde(default)]
+    max_msgs: i64,
+    #[serde(default)]
+    max_bytes: i64,
+    #[serde(default)]
+    max_msgs_per_subject: i64,
+    discard: String,
+}
+
+/// How much a stream holds, and from where to where.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub(crate) struct Extent {
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    pub(crate) first_seq: u64,
+    pub(crate) last_seq: u64,
+}
+
+impl Wire {
+    /// Makes what is missing, and refuses what would lose events.
+    pub(crate) async fn make_streams(&self) -> Result<Holds> {
+        let config = &self.config;
+        let most = i64::try_from(config.max_bytes).unwrap_or(i64::MAX);
+        let log = json!({
+            "name": self.names.log(),
+            "subjects": [self.names.events()],
+            "retention": "limits",
+            "discard": "new",
+            "storage": "file",
+            "max_bytes": if most == 0 { -1 } else { most },
+            "duplicate_window": nanos(config.dedup_window),
+            "num_replicas": config.replicas,
+        });
+        let state = json!({
+            "name": self.names.state(),
+            "subjects": [self.names.states()],
+            "retention": "limits",
+            "discard": "new",
+            "storage": "file",
+            "max_msgs_per_subject": 1,
+            "duplicate_window": nanos(Duration::from_secs(1)),
+            "num_replicas": config.replicas,
+        });
+        check(&self.make(&state).await?, 1)?;
+        let made = self.make(&log).await?;
+        check(&made, -1)?;
+        Ok(made)
+    }
+
+    async fn make(&self, wanted: &Value) -> Result<Holds> {
+        let name = wanted
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let created = self
+            .api(&format!("STREAM.CREATE.{name}"), wanted, self.patience())
+            .await;
+        match created.map_err(Failed::harmless)? {
+            Err(refusal) if refusal.is_other_stream() => self.extent_of(name).await,
+            made => made.map_err(|refusal| refusal.error()),
+        }
+    }
+
+    /// What the log holds now.
+    pub(crate) async fn extent(&self) -> Result<Extent> {
+        Ok(self.extent_of(&self.names.log()).await?.state)
+    }
+
+    async fn extent_of(&self, name: &str) -> Result<Holds> {
+        self.call(&format!("STREAM.INFO.{name}"), &json!({})).await
+    }
+
+    /// The subjects of the state that match, in order.
+    pub(crate) async fn subjects(&self, filter: &str) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Listed {
+            state: Subjects,
+        }
+        #[derive(Deserialize)]
+        struct Subjects {
+            #[serde(default)]
+            subjects: std::collections::BTreeMap<String, u64>,
+        }
+        let call = format!("STREAM.INFO.{}", self.names.state());
+        let body = json!({ "subjects_filter": filter });
+        let listed: Listed = self.call(&call, &body).await?;
+        Ok(listed.state.subjects.into_keys().collect())
+    }
+}
+
+/// A stream that forgets by itself cannot keep what we promise.
+fn check(found: &Holds, per_subject: i64) -> Result<()> {
+    let settings = &found.config;
+    let forgets = settings.retention != "limits"
+        || settings.discard != "new" && (settings.max_msgs > 0 || settings.max_bytes > 0)
+        || settings.max_age > 0
+        || settings.max_msgs_per_subject.max(-1) != per_subject
+            && settings.max_msgs_per_subject > 0;
+    if !forgets && settings.subjects.len() == 1 {
+        return Ok(());
+    }
+    let message = "the nats stream was made by somebody else, with settings that forget events";
+    Err(Error::new(ErrorKind::Conflict, message))
+}
+
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,94 @@
+//! The published suite against a real nats-server with JetStream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fanfare_conformance::broker::{Broker, Durability, Proxy, Server, nats};
+use fanfare_conformance::{Breakable, Target};
+use fanfare_core::backend::Backend;
+use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_nats::{NatsBackend, NatsConfig};
+use tokio::sync::OnceCell;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Debug, Default)]
+struct Nats {
+    server: OnceCell<Server>,
+}
+
+impl Nats {
+    async fn server(&self) -> Result<&Server> {
+        let start = || async { Server::open(nats(), Durability::Periodic).await };
+        let server = self.server.get_or_try_init(start).await;
+        server.map_err(|e| Error::new(ErrorKind::Unavailable, "no nats").because(e))
+    }
+
+    async fn config(&self, stream: &str) -> Result<NatsConfig> {
+        Ok(NatsConfig::new(self.server().await?.url(), stream))
+    }
+
+    /// As another service would.
+    async fn write(&self, stream: &str, bytes: &[u8]) -> Result<(), BoxError> {
+        let client = async_nats::connect(self.server().await?.url()).await?;
+        let subject = format!("fanfare.e.{stream}.somebody.else");
+        client.request(subject, bytes.to_vec().into()).await?;
+        Ok(())
+    }
+
+    /// Through a proxy of its own, and impatient.
+    async fn far(&self, stream: &str, broker: &Broker) -> Result<Breakable> {
+        let proxy = Proxy::start(broker.address()).await;
+        let proxy = proxy.map_err(|e| Error::new(ErrorKind::Unavailable, "no proxy").because(e))?;
+        let config = NatsConfig {
+            url: broker.url_at(proxy.address()),
+            connect_timeout: Duration::from_secs(4),
+            response_timeout: Duration::from_secs(3),
+            // Before the bus does, which then could only say that it does not know.
+            publish_timeout: Duration::from_millis(1_500),
+            ..self.config(stream).await?
+        };
+        Ok(Breakable {
+            backend: NatsBackend::open(config).await?,
+            line: Arc::new(proxy),
+        })
+    }
+}
+
+#[async_trait]
+impl Target for Nats {
+    fn name(&self) -> String {
+        "nats".into()
+    }
+
+    async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
+        Ok(NatsBackend::open(self.config(stream).await?).await?)
+    }
+
+    async fn write_past(&self, stream: &str, bytes: &[u8]) -> Option<Result<()>> {
+        let written = self.write(stream, bytes).await;
+        Some(written.map_err(|e| Error::new(ErrorKind::Unavailable, "not written").because(e)))
+    }
+
+    async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {
+        match self.server().await {
+            Ok(server) => Some(self.far(stream, server.broker()?).await),
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
+        let opened = async {
+            let config = NatsConfig {
+                max_bytes: bytes,
+                ..self.config(stream).await?
+            };
+            let backend: Arc<dyn Backend> = NatsBackend::open(config).await?;
+            Ok(backend)
+        };
+        Some(opened.await)
+    }
+}
+
+fanfare_conformance::suite!(Nats::default());

@@ -1,0 +1,157 @@
+//! What only a real nats-server shows: deaths of the server under load, and streams that others made.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_conformance::broker::{Broker, Durability, nats};
+use fanfare_core::backend::Backend;
+use fanfare_core::clock::Clock;
+use fanfare_core::consumer::{Member, MemberKind};
+use fanfare_core::delivery::Settlement;
+use fanfare_core::error::ErrorKind;
+use fanfare_core::event::Event;
+use fanfare_core::pattern::PatternSet;
+use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
+use fanfare_nats::{NatsBackend, NatsConfig};
+
+const EVENTS: usize = 3_000;
+const KILLS: usize = 5;
+
+fn spec(name: &str) -> SubscriptionSpec {
+    let patterns = PatternSet::parse(["**"]).unwrap();
+    SubscriptionSpec {
+        start: Start::Earliest,
+        lease: Duration::from_secs(2),
+        ..SubscriptionSpec::new(SubscriptionName::parse(name).unwrap(), patterns)
+    }
+}
+
+fn member() -> Member {
+    Member {
+        name: "test".into(),
+        kind: MemberKind::Embedded,
+    }
+}
+
+/// Publishes until each event is acknowledged, whatever happens meanwhile.
+async fn publish_all(backend: Arc<NatsBackend>) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    for _ in 0..EVENTS / 10 {
+        let events: Vec<Event> = (0..10)
+            .map(|_| Event::builder("a.b".parse().unwrap()).build().unwrap())
+            .collect();
+        for event in &events {
+            ids.insert(event.id().to_string());
+        }
+        let mut left = events;
+        while !left.is_empty() {
+            let answers = backend.publish(&left).await.unwrap();
+            let answers = answers.into_iter().zip(left);
+            left = answers
+                .filter_map(|(answer, event)| answer.is_err().then_some(event))
+                .collect();
+        }
+    }
+    ids
+}
+
+/// Takes and acknowledges until `count` different events came.
+async fn take(backend: Arc<NatsBackend>, name: &str, count: usize) -> BTreeSet<String> {
+    let name = SubscriptionName::parse(name).unwrap();
+    let mut seen = BTreeSet::new();
+    let consumer = loop {
+        if let Ok(consumer) = backend.consume(&name, member()).await {
+            break consumer;
+        }
+    };
+    while seen.len() < count {
+        let Ok(came) = consumer.receive(100, Duration::from_secs(1)).await else {
+            continue;
+        };
+        seen.extend(came.iter().map(|d| d.event.id().to_string()));
+        let all: Vec<_> = came.iter().map(|d| (d.receipt, Settlement::Ack)).collect();
+        // What is not settled for a dead server comes again.
+        let _ = consumer.settle(all).await;
+    }
+    seen
+}
+
+/// Takes and acknowledges in small steps until nothing comes for a while.
+async fn take_what_comes(backend: Arc<NatsBackend>) -> Vec<String> {
+    let name = SubscriptionName::parse("all").unwrap();
+    let consumer = backend.consume(&name, member()).await.unwrap();
+    let mut seen = Vec::new();
+    loop {
+        let came = consumer.receive(7, Duration::from_secs(2)).await.unwrap();
+        if came.is_empty() {
+            return seen;
+        }
+        let all = came.iter().map(|d| (d.receipt, Settlement::Ack)).collect();
+        consumer.settle(all).await.unwrap();
+        seen.extend(came.iter().map(|d| d.event.id().to_string()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_under_load_loses_nothing_and_the_books_balance() {
+    let broker = Broker::start(nats(), Durability::Periodic).await.unwrap();
+    let open = || NatsBackend::open(NatsConfig::new(broker.url(), "killed"));
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    one.admin().put(&spec("all")).await.unwrap();
+    let publishing = tokio::spawn(publish_all(one.clone()));
+    let taking = tokio::spawn(take(other.clone(), "all", EVENTS));
+    let clock = Clock::system();
+    for _ in 0..KILLS {
+        clock.sleep(Duration::from_millis(300)).await;
+        broker.restart().await.unwrap();
+    }
+    let published = publishing.await.unwrap();
+    let taken = taking.await.unwrap();
+    assert_eq!(published, taken);
+    let name = SubscriptionName::parse("all").unwrap();
+    // What was taken and not settled for a dead server comes again; then everything is settled.
+    let left = one.consume(&name, member()).await.unwrap();
+    while one.admin().get(&name).await.unwrap().counts.unsettled() > 0 {
+        let came = left.receive(100, Duration::from_secs(1)).await.unwrap();
+        let all = came.iter().map(|d| (d.receipt, Settlement::Ack)).collect();
+        left.settle(all).await.unwrap();
+    }
+    let audited = one.admin().audit(Some(&name)).await.unwrap();
+    assert!(audited[0].breaches.is_empty(), "{audited:?}");
+    assert_eq!(audited[0].counts.acknowledged, EVENTS as u64);
+    one.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_that_forgets_events_is_refused() {
+    let broker = Broker::start(nats(), Durability::Periodic).await.unwrap();
+    let client = async_nats::connect(broker.url()).await.unwrap();
+    let made = r#"{"name":"fanfare_other","subjects":["fanfare.e.other.>"],"max_age":60000000000,
+        "retention":"limits","discard":"old","storage":"file"}"#;
+    let create = "$JS.API.STREAM.CREATE.fanfare_other";
+    client.request(create, made.into()).await.unwrap();
+    let refused = NatsBackend::open(NatsConfig::new(broker.url(), "other")).await;
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn a_subscription_that_two_processes_change_at_once_loses_no_change() {
+    let broker = Broker::start(nats(), Durability::Periodic).await.unwrap();
+    let open = || NatsBackend::open(NatsConfig::new(broker.url(), "raced"));
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    one.admin().put(&spec("all")).await.unwrap();
+    let publishing = tokio::spawn(publish_all(one.clone()));
+    let first = tokio::spawn(take_what_comes(one.clone()));
+    let second = tokio::spawn(take_what_comes(other.clone()));
+    let published = publishing.await.unwrap();
+    let mut taken = first.await.unwrap();
+    taken.extend(second.await.unwrap());
+    assert_eq!(taken.len(), EVENTS, "some came twice or not at all");
+    assert_eq!(taken.into_iter().collect::<BTreeSet<_>>(), published);
+    one.close().await.unwrap();
+    other.close().await.unwrap();
+}
