@@ -8,6 +8,8 @@ local n = redis.call('HMGET', NUMBERS, 'first', 'last', 'events', 'need', 'tail'
 local head, tail = redis.call('XRANGE', STREAM, '-', '+', 'COUNT', 1)[1], nil
 if head then tail = redis.call('XREVRANGE', STREAM, '+', '-', 'COUNT', 1)[1][1] end
 head = head and head[1]
+-- What the asking process saw, and this server never had.
+local unknown = ARGV[2] ~= '' and is_after(ARGV[2], n[2] or '0-0') and is_after(ARGV[2], tail or '0-0')
 if ARGV[1] ~= '' then
   -- Others may remove what nobody of ours needs. `need` and `tail` are the oldest entry that was needed
   -- last time, and the newest; `gone` is up to where a loss is noted.
@@ -27,12 +29,17 @@ if ARGV[1] ~= '' then
 elseif n[1] and (not head or is_after(head, n[1])) then
   if not head then
     note_loss(n[1], n[2] or n[1], n[3] or '')
+    if unknown then redis.call('HSET', NUMBERS, 'last', ARGV[2]) end
   elseif ARGV[3] ~= head or ARGV[4] ~= tail then
     return { 'count' }
   else
     note_loss(n[1], head, string.format('%.0f', tonumber(n[3]) - tonumber(ARGV[5])))
     redis.call('HSET', NUMBERS, 'bytes', ARGV[6], 'first', head)
   end
+elseif unknown then
+  -- A replica took over that lacks the end, or an older copy came back. What comes next comes behind it.
+  note_loss(tail or '0-0', ARGV[2], '')
+  redis.call('HSET', NUMBERS, 'last', ARGV[2])
 elseif head and not n[1] then
   redis.call('HSET', NUMBERS, 'first', head)
 end

@@ -2,6 +2,8 @@
 //! and what is gone is reported once.
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use fanfare_conformance::broker::Broker;
@@ -127,6 +129,48 @@ async fn a_trimmed_stream_is_counted_and_the_rest_is_delivered() {
     drain(&consumer, &all[4..]).await;
     let counts = counts(&backend).await;
     assert_eq!((counts.published, counts.acknowledged), (2, 2));
+}
+
+fn copy(from: &Path, to: &Path) {
+    let mut copy = Command::new("cp");
+    copy.arg("-a").arg(from.join(".")).arg(to);
+    assert!(copy.status().unwrap().success());
+}
+
+/// As after a failover to a replica that lacks the end.
+#[tokio::test]
+async fn the_end_that_a_server_forgot_is_reported_once_and_later_events_come() {
+    let broker = server().await;
+    let backend = open(broker.address()).await;
+    let consumer = subscribe(&backend, LEASE).await;
+    publish_all(&backend, &events(3)).await;
+    assert_eq!(ack_some(&consumer, 3).await, 3);
+    let older = tempfile::tempdir().unwrap();
+    copy(broker.dir(), older.path());
+    let forgotten = events(4);
+    publish_all(&backend, &forgotten).await;
+    let last = publish(&backend, &forgotten[3]).await.unwrap().position;
+    assert_eq!(ack_some(&consumer, 1).await, 1);
+    let held = within(consumer.receive(1, Duration::from_secs(1))).await;
+    assert_eq!(held.unwrap().len(), 1);
+    broker.kill().unwrap();
+    std::fs::remove_dir_all(broker.dir()).unwrap();
+    copy(older.path(), broker.dir());
+    broker.restart().await.unwrap();
+    while backend.admin().list().await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(losses(&backend).await, (1, 0));
+    let later = events(3);
+    for event in &later {
+        assert!(
+            publish(&backend, event).await.unwrap().position > last,
+            "positions go on"
+        );
+    }
+    drain(&consumer, &later).await;
+    assert_eq!(losses(&backend).await, (1, 0));
+    assert_eq!(counts(&backend).await.unsettled(), 0);
 }
 
 #[tokio::test]
