@@ -2,6 +2,7 @@
 //! response timeout for blocking reads. And the few shapes of answers that scripts give. Which
 //! server they lead to is [`master`]'s.
 
+mod blocking;
 mod cluster;
 mod line;
 mod master;
@@ -18,13 +19,15 @@ use std::time::Duration;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisResult, Value};
+use tokio::sync::watch;
 
+pub(crate) use self::blocking::Blocking;
 use self::line::Line;
 use self::master::{Master, refused};
 use crate::config::RedisConfig;
 use crate::error::{
-    first_of, had_ended, is_broken, is_moved, map, not_connected, unconfirmed, unexpected,
-    was_begun,
+    first_of, had_ended, is_broken, is_moved, is_no_master, map, not_connected, unconfirmed,
+    unexpected, was_begun,
 };
 use crate::scripts::Script;
 
@@ -45,6 +48,8 @@ pub(crate) struct Wire {
     commands: Line,
     /// Where publishes wait for replicas, so that nothing else does.
     appends: Line,
+    /// Changes when a server turned out not to be the master.
+    left: watch::Sender<u64>,
 }
 
 /// What is sent in one go.
@@ -71,6 +76,7 @@ impl Wire {
             config,
             commands: Line::default(),
             appends: Line::default(),
+            left: watch::Sender::new(0),
         });
         wire.check_server().await?;
         let fsync = wire.fsync().await?;
@@ -203,14 +209,20 @@ impl Wire {
             // Perhaps the others have another master by now.
             self.appends.hang_up(None);
             self.commands.hang_up(None);
+            self.left.send_modify(|n| *n += 1);
             return Err(unconfirmed(confirmed, wanted));
         }
         Ok(answer)
     }
 
     /// A connection of one's own for reads that block.
-    pub(crate) async fn blocking(&self) -> Result<MultiplexedConnection> {
-        self.connect(None).await.map_err(map)
+    pub(crate) async fn blocking(&self) -> Result<Blocking> {
+        Ok(Blocking {
+            left: self.left.subscribe(),
+            connection: self.connect(None).await.map_err(map)?,
+            clock: self.config.clock.clone(),
+            patience: self.config.response_timeout,
+        })
     }
 
     async fn connect(&self, response: Option<Duration>) -> RedisResult<MultiplexedConnection> {
@@ -242,6 +254,9 @@ impl Wire {
             if is_broken(&error) {
                 self.master.note(&error);
                 line.hang_up(Some(number));
+            }
+            if !self.master.is_fixed() && is_no_master(&error) {
+                self.left.send_modify(|n| *n += 1);
             }
             // It was not run there.
             if !is_moved(&error) || moves == MOVES {

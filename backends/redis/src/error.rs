@@ -45,9 +45,15 @@ pub(crate) fn is_broken(error: &RedisError) -> bool {
         || error.is_timeout()
         || error.is_connection_dropped()
         || error.is_unrecoverable_error()
-        // A replica now, or cut off, or still loading: another connection may find the new master.
-        || matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "NOREPLICAS"))
-        || is_moved(error)
+        || is_no_master(error)
+        || error.code() == Some("LOADING")
+}
+
+/// Whether the server is a replica now, or cut off, or one that never had the stream: another
+/// connection may find the new master.
+pub(crate) fn is_no_master(error: &RedisError) -> bool {
+    let known = ["READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS"];
+    is_moved(error) || error.code().is_some_and(|code| known.contains(&code))
 }
 
 /// Whether another server of the cluster has the stream. Nothing was done here.

@@ -10,11 +10,9 @@ use fanfare_core::error::Result;
 use fanfare_core::subscription::SubscriptionName;
 use fanfare_fleet::Page;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::{Notify, watch};
 
-use crate::connect::Wire;
-use crate::error::map;
+use crate::connect::{Blocking, Wire};
 use crate::form::Form;
 use crate::frame::{self, Slot};
 use crate::place::{end_of, entry_of, head_of, index_of, of_entry};
@@ -468,7 +466,7 @@ async fn read_on(
 
 async fn read_once(
     wire: &Wire,
-    connection: &mut MultiplexedConnection,
+    connection: &mut Blocking,
     last: &(String, String),
 ) -> Result<Streams> {
     let mut command = redis::cmd("XREAD");
@@ -476,12 +474,5 @@ async fn read_once(
     command.arg("COUNT").arg(READ).arg("STREAMS");
     command.arg(&wire.config.stream).arg(wire.key("w"));
     command.arg(&last.0).arg(&last.1);
-    let limit = BLOCK + wire.config.response_timeout;
-    tokio::select! {
-        answer = command.query_async::<Streams>(connection) => answer.map_err(map),
-        () = wire.config.clock.sleep(limit) => Err(fanfare_core::Error::new(
-            fanfare_core::ErrorKind::Unavailable,
-            "redis does not answer",
-        )),
-    }
+    connection.read(&command, BLOCK).await
 }

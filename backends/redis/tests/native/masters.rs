@@ -145,6 +145,31 @@ async fn a_publish_that_too_few_replicas_have_is_unknown() {
     is_safe_only_with_a_replica(careful, replica).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_that_was_cut_off_is_left_by_readers_too() {
+    let sentinels = RedisSentinels::start(Durability::Always).await.unwrap();
+    let careful = RedisConfig {
+        wait_replicas: 1,
+        ..at(sentinels.url())
+    };
+    let staying = RedisBackend::open(careful).await.unwrap();
+    let consumer = subscribe(&staying, LEASE).await;
+    let before = events(2);
+    for event in &before {
+        publish_surely(&staying, event).await;
+    }
+    drain(&consumer, &before).await;
+    sentinels.cut_off_the_master().unwrap();
+    let error = publish(&staying, &events(1)[0]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error:?}");
+    let coming = RedisBackend::open(at(sentinels.url())).await.unwrap();
+    let after = events(3);
+    for event in &after {
+        publish_surely(&coming, event).await;
+    }
+    drain(&consumer, &after).await;
+}
+
 #[tokio::test]
 async fn a_url_of_another_kind_of_server_is_refused() {
     let (cluster, alone) = (cluster(false).await, server().await);

@@ -6,16 +6,15 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::error::Result;
 use fanfare_core::timestamp::Timestamp;
 use fanfare_fleet::{Engine, Page};
 use parking_lot::Mutex;
 use redis::Value;
-use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
 use super::{Events, Group};
-use crate::error::map;
+use crate::connect::Blocking;
 use crate::frame::Slot;
 use crate::log::Streams;
 use crate::loss;
@@ -182,7 +181,7 @@ impl Group {
 
     async fn read_once(
         &self,
-        connection: &mut MultiplexedConnection,
+        connection: &mut Blocking,
         most: usize,
         until: Timestamp,
     ) -> Result<()> {
@@ -199,13 +198,7 @@ impl Group {
             .arg("STREAMS")
             .arg(&self.desk().wire.config.stream)
             .arg(">");
-        let limit = BLOCK + self.desk().wire.config.response_timeout;
-        let answer = tokio::select! {
-            answer = command.query_async::<Streams>(connection) => answer.map_err(map)?,
-            () = self.desk().wire.config.clock.sleep(limit) => {
-                return Err(Error::new(ErrorKind::Unavailable, "redis does not answer"));
-            }
-        };
+        let answer: Streams = connection.read(&command, BLOCK).await?;
         let entries = answer
             .into_iter()
             .flatten()
@@ -276,7 +269,7 @@ async fn read_on(
         group.keep_group(true).await?;
         group.given.broken.store(false, Ordering::Release);
     }
-    let mut connection: Option<MultiplexedConnection> = None;
+    let mut connection: Option<Blocking> = None;
     loop {
         let want = wanted.wait_for(|want| *want != Want::Nothing).await;
         let want = want.map_or(Want::End, |want| *want);
@@ -295,7 +288,7 @@ async fn read_on(
             Some(there) => there,
             none => {
                 let mut made = group.desk().wire.blocking().await?;
-                let number = redis::cmd("CLIENT").arg("ID").query_async(&mut made).await;
+                let number = made.read(redis::cmd("CLIENT").arg("ID"), Duration::ZERO).await;
                 *group.given.waiting.lock() = number.ok();
                 none.insert(made)
             }

@@ -56,11 +56,7 @@ impl RedisSentinels {
         let mut sentinels = Vec::new();
         for _ in 0..SENTINELS {
             let one = Broker::start(sentinel(), durability).await?;
-            let monitor = ["SENTINEL", "MONITOR", SERVICE, "127.0.0.1", &port, "2"];
-            command(one.address(), &monitor)?;
-            for (name, value) in SETTINGS {
-                command(one.address(), &["SENTINEL", "SET", SERVICE, name, value])?;
-            }
+            watch(&one, &master)?;
             sentinels.push(one);
         }
         let all = Self {
@@ -117,6 +113,20 @@ impl RedisSentinels {
         .await
     }
 
+    /// Makes the replica a master of its own, and the sentinels watch that one alone: as if the old
+    /// master were cut off from all but its clients.
+    pub fn cut_off_the_master(&self) -> io::Result<()> {
+        let Some(replica) = self.servers.get(1) else {
+            return Ok(());
+        };
+        command(replica.address(), &["REPLICAOF", "NO", "ONE"])?;
+        for one in &self.sentinels {
+            command(one.address(), &["SENTINEL", "REMOVE", SERVICE])?;
+            watch(one, replica)?;
+        }
+        Ok(())
+    }
+
     fn know_each_other(&self) -> io::Result<bool> {
         for one in &self.sentinels {
             let fields = command(one.address(), &["SENTINEL", "MASTER", SERVICE])?;
@@ -131,4 +141,17 @@ impl RedisSentinels {
         }
         Ok(true)
     }
+}
+
+fn watch(sentinel: &Broker, master: &Broker) -> io::Result<()> {
+    let port = master.address().port().to_string();
+    let monitor = ["SENTINEL", "MONITOR", SERVICE, "127.0.0.1", &port, "2"];
+    command(sentinel.address(), &monitor)?;
+    for (name, value) in SETTINGS {
+        command(
+            sentinel.address(),
+            &["SENTINEL", "SET", SERVICE, name, value],
+        )?;
+    }
+    Ok(())
 }
