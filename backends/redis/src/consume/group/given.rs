@@ -288,7 +288,9 @@ async fn read_on(
             Some(there) => there,
             none => {
                 let mut made = group.desk().wire.blocking().await?;
-                let number = made.read(redis::cmd("CLIENT").arg("ID"), Duration::ZERO).await;
+                let number = made
+                    .read(redis::cmd("CLIENT").arg("ID"), Duration::ZERO)
+                    .await;
                 *group.given.waiting.lock() = number.ok();
                 none.insert(made)
             }
