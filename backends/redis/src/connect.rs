@@ -26,8 +26,8 @@ use self::line::Line;
 use self::master::{Master, refused};
 use crate::config::RedisConfig;
 use crate::error::{
-    first_of, had_ended, is_broken, is_moved, is_no_master, map, not_connected, unconfirmed,
-    unexpected, was_begun,
+    first_of, had_ended, is_broken, is_moved, map, not_connected, unconfirmed, unexpected,
+    was_begun,
 };
 use crate::scripts::Script;
 
@@ -48,8 +48,8 @@ pub(crate) struct Wire {
     commands: Line,
     /// Where publishes wait for replicas, so that nothing else does.
     appends: Line,
-    /// Changes when a server turned out not to be the master.
-    left: watch::Sender<u64>,
+    /// Where the master was when last connected to.
+    at: watch::Sender<String>,
 }
 
 /// What is sent in one go.
@@ -76,7 +76,7 @@ impl Wire {
             config,
             commands: Line::default(),
             appends: Line::default(),
-            left: watch::Sender::new(0),
+            at: watch::Sender::default(),
         });
         wire.check_server().await?;
         let fsync = wire.fsync().await?;
@@ -209,7 +209,6 @@ impl Wire {
             // Perhaps the others have another master by now.
             self.appends.hang_up(None);
             self.commands.hang_up(None);
-            self.left.send_modify(|n| *n += 1);
             return Err(unconfirmed(confirmed, wanted));
         }
         Ok(answer)
@@ -217,31 +216,46 @@ impl Wire {
 
     /// A connection of one's own for reads that block.
     pub(crate) async fn blocking(&self) -> Result<Blocking> {
+        let (at, connection) = self.connect(None).await.map_err(map)?;
         Ok(Blocking {
-            left: self.left.subscribe(),
-            connection: self.connect(None).await.map_err(map)?,
+            connection,
+            at,
+            master: self.at.subscribe(),
             clock: self.config.clock.clone(),
             patience: self.config.response_timeout,
         })
     }
 
-    async fn connect(&self, response: Option<Duration>) -> RedisResult<MultiplexedConnection> {
+    /// Connects to the master. Where it is another one than before, the other connections are left.
+    async fn connect(
+        &self,
+        response: Option<Duration>,
+    ) -> RedisResult<(String, MultiplexedConnection)> {
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.config.connect_timeout))
             .set_response_timeout(response);
-        tokio::select! {
-            connected = self.master.connect(&settings) => connected.map_err(not_connected),
+        let (at, connection) = tokio::select! {
+            // Large, and rare.
+            connected = Box::pin(self.master.connect(&settings)) => connected.map_err(not_connected)?,
             () = self.config.clock.sleep(self.config.connect_timeout) => {
-                Err(refused("no server answered in time"))
+                return Err(refused("no server answered in time"));
             }
+        };
+        if self.at.send_replace(at.clone()) != at {
+            self.commands.hang_up(None);
+            self.appends.hang_up(None);
         }
+        Ok((at, connection))
     }
 
     /// Asks on this line.
     async fn ask<T: FromRedisValue>(&self, line: &Line, question: &Question<'_>) -> RedisResult<T> {
         let mut moves = 0;
         loop {
-            let connect = || self.connect(Some(self.config.response_timeout));
+            let connect = async {
+                let connected = self.connect(Some(self.config.response_timeout)).await;
+                connected.map(|(_, connection)| connection)
+            };
             let (number, mut connection) = line.get(connect).await?;
             let answer = match question {
                 Question::One(command) => command.query_async(&mut connection).await,
@@ -254,9 +268,6 @@ impl Wire {
             if is_broken(&error) {
                 self.master.note(&error);
                 line.hang_up(Some(number));
-            }
-            if !self.master.is_fixed() && is_no_master(&error) {
-                self.left.send_modify(|n| *n += 1);
             }
             // It was not run there.
             if !is_moved(&error) || moves == MOVES {

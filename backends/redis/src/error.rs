@@ -45,16 +45,18 @@ pub(crate) fn is_broken(error: &RedisError) -> bool {
         || error.is_timeout()
         || error.is_connection_dropped()
         || error.is_unrecoverable_error()
-        || is_no_master(error)
-        || error.code() == Some("LOADING")
+        || is_moved(error)
+        // A replica now, or cut off, or still loading: another connection may find the new master.
+        || error.code().is_some_and(|code| NO_MASTER.contains(&code))
 }
 
-/// Whether the server is a replica now, or cut off, or one that never had the stream: another
-/// connection may find the new master.
-pub(crate) fn is_no_master(error: &RedisError) -> bool {
-    let known = ["READONLY", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS"];
-    is_moved(error) || error.code().is_some_and(|code| known.contains(&code))
-}
+const NO_MASTER: [&str; 5] = [
+    "READONLY",
+    "LOADING",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "NOREPLICAS",
+];
 
 /// Whether another server of the cluster has the stream. Nothing was done here.
 pub(crate) fn is_moved(error: &RedisError) -> bool {

@@ -1,5 +1,5 @@
 //! A connection of one's own for reads that block: without response timeout, and left as soon as
-//! another connection finds out that the master is elsewhere.
+//! another connection leads to another master.
 
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ use crate::error::map;
 /// It. After an error it is of no more use.
 pub(crate) struct Blocking {
     pub(super) connection: MultiplexedConnection,
-    pub(super) left: watch::Receiver<u64>,
+    /// Where it leads.
+    pub(super) at: String,
+    pub(super) master: watch::Receiver<String>,
     pub(super) clock: Clock,
     /// Beyond what a read may block.
     pub(super) patience: Duration,
@@ -30,7 +32,7 @@ impl Blocking {
         let unavailable = |why: &str| Err(Error::new(ErrorKind::Unavailable, why));
         tokio::select! {
             answer = command.query_async(&mut self.connection) => answer.map_err(map),
-            _ = self.left.changed() => unavailable("another server has the stream now"),
+            _ = self.master.wait_for(|master| *master != self.at) => unavailable("another server has the stream now"),
             () = self.clock.sleep(block + self.patience) => unavailable("redis does not answer"),
         }
     }

@@ -13,13 +13,10 @@ pub(super) struct Line {
 
 impl Line {
     /// The one that is there, or a new one.
-    pub(super) async fn get<Made>(
+    pub(super) async fn get(
         &self,
-        connect: impl FnOnce() -> Made,
-    ) -> RedisResult<(u64, MultiplexedConnection)>
-    where
-        Made: Future<Output = RedisResult<MultiplexedConnection>>,
-    {
+        connect: impl Future<Output = RedisResult<MultiplexedConnection>>,
+    ) -> RedisResult<(u64, MultiplexedConnection)> {
         if let Some(there) = self.there.lock().clone() {
             return Ok(there);
         }
@@ -27,7 +24,7 @@ impl Line {
         if let Some(there) = self.there.lock().clone() {
             return Ok(there);
         }
-        let made = (*number + 1, connect().await?);
+        let made = (*number + 1, connect.await?);
         *number = made.0;
         *self.there.lock() = Some(made.clone());
         Ok(made)

@@ -51,18 +51,18 @@ impl Master {
         }
     }
 
-    /// Connects to it.
+    /// Connects to it; answers its address too.
     pub(super) async fn connect(
         &self,
         settings: &AsyncConnectionConfig,
-    ) -> RedisResult<MultiplexedConnection> {
+    ) -> RedisResult<(String, MultiplexedConnection)> {
         let client = self.find().await?;
         let connecting = client.get_multiplexed_async_connection_with_config(settings);
         let mut connection = connecting.await?;
         if matches!(self, Self::Sentinel(_)) {
             Sentinel::check(&mut connection).await?;
         }
-        Ok(connection)
+        Ok((client.get_connection_info().addr().to_string(), connection))
     }
 
     /// Hears why a connection is of no more use: it may say where the stream went.
