@@ -24,7 +24,30 @@ pub struct Case {
     pub promise: u8,
     /// What the backend must offer for it to make sense.
     pub need: Need,
+    /// Whether it holds at most once too: nothing is published before somebody listens, and nothing
+    /// has to outlive a process.
+    pub live: bool,
     pub(crate) run: Run,
+}
+
+impl Case {
+    /// Why it is not run against a backend with these capabilities.
+    pub fn missing(&self, has: &Capabilities) -> Option<&'static str> {
+        if has.at_most_once && !self.live {
+            return Some("at_most_once = true");
+        }
+        self.need.missing(has)
+    }
+
+    /// Where it is run, in words; none where it always is.
+    pub(crate) fn condition(&self) -> Option<String> {
+        let parts = [
+            self.need.condition(),
+            self.live.then_some("at most once too"),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
 }
 
 impl fmt::Debug for Case {
@@ -70,7 +93,7 @@ pub enum Need {
 
 impl Need {
     /// Where such a case is run, in words; none where it always is.
-    pub fn condition(self) -> Option<&'static str> {
+    fn condition(self) -> Option<&'static str> {
         Some(match self {
             Self::AtLeastOnce => return None,
             Self::Dedup => "where duplicates are known",
@@ -88,10 +111,8 @@ impl Need {
         })
     }
 
-    /// Why a case with this need is not run against a backend with these capabilities.
-    pub fn missing(self, has: &Capabilities) -> Option<&'static str> {
+    fn missing(self, has: &Capabilities) -> Option<&'static str> {
         let (offered, reason) = match self {
-            _ if has.at_most_once => (false, "at_most_once = true"),
             Self::AtLeastOnce => (true, ""),
             Self::Dedup => (has.dedup != Dedup::None, "dedup = none"),
             Self::Earliest => (has.start.earliest, "start.earliest = false"),
@@ -188,21 +209,25 @@ macro_rules! require_kind {
     };
 }
 
-/// Lists the cases of a module: `function: promise` or `function: promise, Need`.
+/// Lists the cases of a module: `function: promise` or `function: promise, Need`, with `+ live` where
+/// it holds at most once too.
 macro_rules! cases {
-    ($topic:literal; $($name:ident: $promise:literal $(, $need:ident)?;)+) => {
+    ($topic:literal; $($name:ident: $promise:literal $(, $need:ident)? $(+ $live:ident)?;)+) => {
         pub(super) const CASES: &[$crate::case::Case] = &[$(
             $crate::case::Case {
                 name: stringify!($name),
                 topic: $topic,
                 promise: $promise,
                 need: cases!(@need $($need)?),
+                live: cases!(@live $($live)?),
                 run: |stage| Box::pin($name(stage)),
             },
         )+];
     };
     (@need) => { $crate::case::Need::AtLeastOnce };
     (@need $need:ident) => { $crate::case::Need::$need };
+    (@live) => { false };
+    (@live live) => { true };
 }
 
 pub(crate) use {cases, require, require_eq, require_kind};

@@ -164,7 +164,7 @@ async fn attempt(
         STREAMS.fetch_add(1, Ordering::Relaxed)
     );
     let mut stage = Stage::open(target, stream, &options, seed).await?;
-    if let Some(reason) = case.need.missing(&stage.backend.capabilities()) {
+    if let Some(reason) = case.missing(&stage.backend.capabilities()) {
         return Err(Failure::NotOffered(reason.into()));
     }
     (case.run)(&mut stage).await?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_bus::Bus;
-use fanfare_core::admin::Counts;
+use fanfare_core::admin::{Counts, SubscriptionInfo};
 use fanfare_core::backend::Backend;
 use fanfare_core::clock::Clock;
 use fanfare_core::consumer::{Consumer, Member, MemberKind};
@@ -88,6 +88,7 @@ impl Stage {
 
     /// Publishes in batches; every event must be stored and new.
     pub(crate) async fn publish(&self, events: &[Event]) -> Verdict<Vec<Position>> {
+        let listeners = self.listeners().await?;
         let mut positions = Vec::with_capacity(events.len());
         let most = self.backend.capabilities().limits.batch_events.min(500);
         for batch in events.chunks(most.max(1)) {
@@ -99,7 +100,35 @@ impl Stage {
                 positions.push(published.position.unwrap_or_default());
             }
         }
+        self.until_heard(listeners, events).await?;
         Ok(positions)
+    }
+
+    /// Who is told of an event a moment after its publisher is: everybody, at most once.
+    async fn listeners(&self) -> Verdict<Vec<SubscriptionInfo>> {
+        if !self.backend.capabilities().at_most_once {
+            return Ok(Vec::new());
+        }
+        Ok(self.backend.admin().list().await?)
+    }
+
+    /// Until each of them counts what it is to get.
+    async fn until_heard(&self, listeners: Vec<SubscriptionInfo>, events: &[Event]) -> Verdict {
+        let until = self.clock.now() + self.patience;
+        for before in listeners {
+            let types = events.iter().map(Event::event_type);
+            let meant = types.filter(|t| before.spec.patterns.matches(t)).count();
+            let wanted = before.counts.published + meant as u64;
+            while self.counts(&before.spec.name).await?.published < wanted {
+                require!(
+                    self.clock.now() < until,
+                    "{} did not hear {meant} events",
+                    before.spec.name
+                );
+                self.clock.sleep(Duration::from_millis(1)).await;
+            }
+        }
+        Ok(())
     }
 
     /// Publishes `count` events of one type, numbered in their data.
@@ -111,8 +140,23 @@ impl Stage {
 
     /// Creates a subscription and joins it.
     pub(crate) async fn join(&self, spec: &SubscriptionSpec) -> Verdict<Seat> {
-        self.backend.admin().put(spec).await?;
+        self.create(spec).await?;
         self.rejoin(&spec.name).await
+    }
+
+    /// Creates a subscription, or changes its options.
+    pub(crate) async fn create(&self, spec: &SubscriptionSpec) -> Verdict {
+        self.backend.admin().put(&self.startable(spec)).await?;
+        Ok(())
+    }
+
+    /// The same with the next event as its start, where the earliest is not offered.
+    pub(crate) fn startable(&self, spec: &SubscriptionSpec) -> SubscriptionSpec {
+        let mut spec = spec.clone();
+        if spec.start == Start::Earliest && !self.backend.capabilities().start.earliest {
+            spec.start = Start::Latest;
+        }
+        spec
     }
 
     /// Creates a subscription from the earliest event with a long lease, and joins it.

@@ -38,7 +38,7 @@ fn write_promise(out: &mut String, promise: &Promise, saboteurs: &[&Saboteur]) -
 }
 
 fn plain(case: &Case) -> String {
-    let condition = case.need.condition();
+    let condition = case.condition();
     let words = case.name.replace('_', " ");
     condition.map_or(words.clone(), |condition| {
         format!("{words} *({condition})*")

@@ -101,7 +101,8 @@ pub struct Capabilities {
     pub power_safe: Known,
     /// Acknowledged events survive the death of our process.
     pub durable: bool,
-    /// At most once: no leases, retries or dead letters.
+    /// At most once: an event is lost to whoever does not listen when it is published, and what a
+    /// process holds of it dies with the process.
     pub at_most_once: bool,
     /// Repeated publishes.
     pub dedup: Dedup,

@@ -14,18 +14,18 @@ use crate::case::{Verdict, cases, require, require_eq};
 use crate::stage::{BRIEF, Stage, event, events, require_same};
 
 cases! { "deliver";
-    ids_of_every_kind_come_back_unchanged: 7;
-    data_bytes_are_untouched: 7;
-    every_attribute_and_extension_comes_back: 7;
-    members_share_what_there_is: 7;
-    members_at_work_together_get_each_event_once: 7;
-    subscriptions_do_not_touch_each_other: 7;
-    a_waiting_receive_is_woken_by_a_publish: 7;
-    a_receive_that_is_dropped_strands_nothing: 7;
-    unordered_deliveries_come_in_publish_order_at_first: 7;
-    a_receive_answers_no_more_than_asked: 13;
-    an_empty_receive_ends_after_its_wait: 13;
-    a_stuck_member_stops_no_other_subscription: 13;
+    ids_of_every_kind_come_back_unchanged: 7 + live;
+    data_bytes_are_untouched: 7 + live;
+    every_attribute_and_extension_comes_back: 7 + live;
+    members_share_what_there_is: 7 + live;
+    members_at_work_together_get_each_event_once: 7 + live;
+    subscriptions_do_not_touch_each_other: 7 + live;
+    a_waiting_receive_is_woken_by_a_publish: 7 + live;
+    a_receive_that_is_dropped_strands_nothing: 7 + live;
+    unordered_deliveries_come_in_publish_order_at_first: 7 + live;
+    a_receive_answers_no_more_than_asked: 13 + live;
+    an_empty_receive_ends_after_its_wait: 13 + live;
+    a_stuck_member_stops_no_other_subscription: 13 + live;
 }
 
 async fn comes_unchanged(stage: &Stage, published: Vec<Event>) -> Verdict {

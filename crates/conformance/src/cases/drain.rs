@@ -10,10 +10,10 @@ use crate::case::{Failure, Verdict, cases, require, require_eq, require_kind};
 use crate::stage::{Stage, event};
 
 cases! { "drain";
-    what_runs_is_finished_and_the_rest_released: 20;
-    what_does_not_end_is_cut_off_and_given_back: 20;
-    shutting_down_twice_and_before_the_start_is_fine: 20;
-    nothing_is_taken_after_a_shutdown: 20;
+    what_runs_is_finished_and_the_rest_released: 20 + live;
+    what_does_not_end_is_cut_off_and_given_back: 20 + live;
+    shutting_down_twice_and_before_the_start_is_fine: 20 + live;
+    nothing_is_taken_after_a_shutdown: 20 + live;
 }
 
 /// A subscription whose handlers say when they begin and end when they may.

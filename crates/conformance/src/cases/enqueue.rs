@@ -19,13 +19,13 @@ use crate::saboteur::wrap::Wrapped;
 use crate::stage::{Stage, event, events, require_same};
 
 cases! { "enqueue";
-    what_is_queued_is_published_by_a_shutdown: 4;
-    a_full_queue_says_so_at_once: 4;
-    what_failed_in_the_background_is_listed: 4;
+    what_is_queued_is_published_by_a_shutdown: 4 + live;
+    a_full_queue_says_so_at_once: 4 + live;
+    what_failed_in_the_background_is_listed: 4 + live;
     an_unknown_outcome_is_said_and_safe_to_repeat: 2, Dedup;
-    a_batch_is_answered_per_event_through_the_bus: 3;
-    a_refused_event_never_reaches_the_backend: 6;
-    every_mistake_in_a_subscription_is_named: 6;
+    a_batch_is_answered_per_event_through_the_bus: 3 + live;
+    a_refused_event_never_reaches_the_backend: 6 + live;
+    every_mistake_in_a_subscription_is_named: 6 + live;
 }
 
 /// The connection in front of a backend, in the hands of a case.

@@ -8,8 +8,8 @@ use crate::case::{Verdict, cases, require, require_eq};
 use crate::stage::{Seat, Stage, dead, short_lease, spec};
 
 cases! { "external";
-    any_member_settles_what_another_received: 8;
-    deliveries_of_a_dead_member_come_one_by_one_but_do_not_wait: 9;
+    any_member_settles_what_another_received: 8 + live;
+    deliveries_of_a_dead_member_come_one_by_one_but_do_not_wait: 9 + live;
     external_leases_outlive_a_restart: 1, Durable;
 }
 
@@ -24,7 +24,7 @@ impl Stage {
 }
 
 async fn any_member_settles_what_another_received(stage: &Stage) -> Verdict {
-    stage.backend.admin().put(&spec("all", "**")?).await?;
+    stage.create(&spec("all", "**")?).await?;
     let first = stage.outside(&spec("all", "**")?.name).await?;
     let second = stage.outside(&first.subscription).await?;
     stage.publish_many("orders.placed", 10).await?;
@@ -38,13 +38,13 @@ async fn any_member_settles_what_another_received(stage: &Stage) -> Verdict {
 
 async fn deliveries_of_a_dead_member_come_one_by_one_but_do_not_wait(stage: &Stage) -> Verdict {
     let mut spec = short_lease("all", "**")?;
-    stage.backend.admin().put(&spec).await?;
+    stage.create(&spec).await?;
     let dying = stage.outside(&spec.name).await?;
     let heir = stage.outside(&spec.name).await?;
     stage.publish_many("orders.placed", 4).await?;
     dying.take(4).await?;
     spec.lease = crate::stage::LONG_LEASE;
-    stage.backend.admin().put(&spec).await?;
+    stage.create(&spec).await?;
     let mut came = Vec::new();
     for _ in 0..4 {
         let one = heir.consumer.receive(10, stage.patience).await?;

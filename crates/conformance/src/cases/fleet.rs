@@ -20,7 +20,7 @@ use crate::stage::{Stage, events, keyed, number, ordered, require_same, short_le
 
 cases! { "fleet";
     members_of_two_processes_get_each_event_once: 7, Shared;
-    a_publish_wakes_a_member_of_another_process: 7, Shared;
+    a_publish_wakes_a_member_of_another_process: 7, Shared + live;
     what_a_lost_process_held_goes_to_another_when_its_lease_ends: 8, Shared;
     the_order_of_keys_holds_across_processes: 11, Shared;
 }

@@ -20,18 +20,18 @@ use crate::case::{Failure, Verdict, cases, require, require_eq};
 use crate::stage::{Stage, dead, event, every_letter, keyed, number, ordered};
 
 cases! { "handle";
-    a_failing_handler_is_retried_and_then_given_up: 14;
-    retries_wait_as_the_policy_says: 14;
-    a_panic_is_a_failure_and_stops_nothing: 14;
-    a_handler_chooses_how_a_delivery_ends: 14;
-    out_of_attempts_is_dropped_where_dead_letters_are_off: 14;
-    a_heartbeat_keeps_a_long_delivery: 8;
-    a_handler_that_outlasts_three_leases_runs_once: 8;
-    a_handler_holds_no_more_than_its_prefetch: 13;
-    handlers_keep_the_order_of_keys: 11, Lanes;
-    an_event_without_a_route_ends_as_the_subscription_says: 14;
-    a_redrive_through_the_bus_keeps_to_limit_rate_and_dry_run: 15;
-    a_broadcast_hears_what_happens_from_now_on: 24;
+    a_failing_handler_is_retried_and_then_given_up: 14 + live;
+    retries_wait_as_the_policy_says: 14 + live;
+    a_panic_is_a_failure_and_stops_nothing: 14 + live;
+    a_handler_chooses_how_a_delivery_ends: 14 + live;
+    out_of_attempts_is_dropped_where_dead_letters_are_off: 14 + live;
+    a_heartbeat_keeps_a_long_delivery: 8 + live;
+    a_handler_that_outlasts_three_leases_runs_once: 8 + live;
+    a_handler_holds_no_more_than_its_prefetch: 13 + live;
+    handlers_keep_the_order_of_keys: 11, Lanes + live;
+    an_event_without_a_route_ends_as_the_subscription_says: 14 + live;
+    a_redrive_through_the_bus_keeps_to_limit_rate_and_dry_run: 15 + live;
+    a_broadcast_hears_what_happens_from_now_on: 24 + live;
 }
 
 impl Stage {

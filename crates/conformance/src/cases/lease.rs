@@ -9,16 +9,16 @@ use crate::case::{Failure, Verdict, cases, require, require_eq};
 use crate::stage::{LONG_LEASE, SHORT_LEASE, Seat, Stage, dead, retry, short_lease};
 
 cases! { "lease";
-    a_leased_delivery_is_nobody_elses: 8;
-    a_lease_lasts_as_long_as_the_subscription_says: 8;
-    an_ended_lease_is_taken_over: 8;
-    a_late_settlement_is_refused_and_changes_nothing: 8;
-    a_late_dead_letter_is_not_kept: 8;
-    the_new_owner_settles_with_a_newer_epoch: 8;
-    an_extended_lease_is_kept: 8;
-    one_extended_delivery_does_not_keep_its_neighbours: 8;
-    extending_what_is_over_says_so: 8;
-    a_closed_member_gives_its_deliveries_back_at_once: 20;
+    a_leased_delivery_is_nobody_elses: 8 + live;
+    a_lease_lasts_as_long_as_the_subscription_says: 8 + live;
+    an_ended_lease_is_taken_over: 8 + live;
+    a_late_settlement_is_refused_and_changes_nothing: 8 + live;
+    a_late_dead_letter_is_not_kept: 8 + live;
+    the_new_owner_settles_with_a_newer_epoch: 8 + live;
+    an_extended_lease_is_kept: 8 + live;
+    one_extended_delivery_does_not_keep_its_neighbours: 8 + live;
+    extending_what_is_over_says_so: 8 + live;
+    a_closed_member_gives_its_deliveries_back_at_once: 20 + live;
 }
 
 /// One delivery whose lease ended under the first member and went to the second.

@@ -8,10 +8,10 @@ use crate::case::{Verdict, cases, require_eq};
 use crate::stage::{Stage, event, require_same, spec};
 
 cases! { "pattern";
-    each_pattern_receives_exactly_what_it_matches: 7;
-    an_event_that_matches_two_patterns_comes_once: 7;
-    a_subscription_that_matches_nothing_receives_nothing: 7;
-    changed_patterns_hold_from_now_on: 24;
+    each_pattern_receives_exactly_what_it_matches: 7 + live;
+    an_event_that_matches_two_patterns_comes_once: 7 + live;
+    a_subscription_that_matches_nothing_receives_nothing: 7 + live;
+    changed_patterns_hold_from_now_on: 24 + live;
 }
 
 const TYPES: [&str; 11] = [

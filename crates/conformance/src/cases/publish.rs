@@ -11,8 +11,8 @@ use crate::case::{Verdict, cases, require, require_eq};
 use crate::stage::{Stage, event, events, number, require_same};
 
 cases! { "publish";
-    an_acknowledged_event_reaches_every_subscription: 1;
-    concurrent_publishes_are_all_kept: 1;
+    an_acknowledged_event_reaches_every_subscription: 1 + live;
+    concurrent_publishes_are_all_kept: 1 + live;
     a_later_subscription_from_earliest_gets_what_was_there: 1, Earliest;
     the_same_event_again_is_a_duplicate_of_the_first: 2, Dedup;
     a_duplicate_within_one_batch_is_recognised: 2, Dedup;
@@ -21,9 +21,9 @@ cases! { "publish";
     a_duplicate_of_a_settled_event_is_not_delivered: 2, Dedup;
     answers_come_per_event_in_order: 3;
     each_concurrent_caller_gets_its_own_answer: 3;
-    an_empty_batch_is_answered_with_nothing: 3;
-    too_large_data_are_refused_and_not_stored: 6;
-    too_large_a_batch_is_refused_whole: 6;
+    an_empty_batch_is_answered_with_nothing: 3 + live;
+    too_large_data_are_refused_and_not_stored: 6 + live;
+    too_large_a_batch_is_refused_whole: 6 + live;
 }
 
 async fn an_acknowledged_event_reaches_every_subscription(stage: &Stage) -> Verdict {

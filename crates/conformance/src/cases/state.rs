@@ -8,14 +8,14 @@ use crate::case::{Failure, Verdict, cases, require, require_eq, require_kind};
 use crate::stage::Stage;
 
 cases! { "state";
-    a_value_comes_back_as_it_was_put: 23;
-    a_thousand_concurrent_increments_are_all_counted: 23;
-    of_many_first_writers_one_wins: 23;
-    compare_and_set_writes_only_over_the_version_it_names: 23;
-    racing_compare_and_sets_lose_no_update: 23;
-    a_version_never_repeats: 23;
-    incrementing_what_is_no_number_is_refused: 23;
-    keys_and_values_are_bounded: 6;
+    a_value_comes_back_as_it_was_put: 23 + live;
+    a_thousand_concurrent_increments_are_all_counted: 23 + live;
+    of_many_first_writers_one_wins: 23 + live;
+    compare_and_set_writes_only_over_the_version_it_names: 23 + live;
+    racing_compare_and_sets_lose_no_update: 23 + live;
+    a_version_never_repeats: 23 + live;
+    incrementing_what_is_no_number_is_refused: 23 + live;
+    keys_and_values_are_bounded: 6 + live;
 }
 
 async fn a_value_comes_back_as_it_was_put(stage: &Stage) -> Verdict {

@@ -11,26 +11,26 @@ use crate::case::{Verdict, cases, require, require_eq, require_kind};
 use crate::stage::{Stage, dead, every_letter, require_same, spec};
 
 cases! { "subscription";
-    creating_it_again_changes_nothing: 24;
-    options_can_be_changed: 24;
-    other_patterns_are_a_conflict_that_names_both: 24;
-    another_order_is_a_conflict: 24;
-    values_out_of_range_are_refused: 6;
-    what_does_not_exist_is_not_found: 24;
-    all_are_listed_by_name: 24;
-    deleting_is_refused_with_the_counts: 24;
-    a_forced_delete_leaves_nothing_behind: 24;
-    the_latest_start_begins_with_the_next_event: 24;
+    creating_it_again_changes_nothing: 24 + live;
+    options_can_be_changed: 24 + live;
+    other_patterns_are_a_conflict_that_names_both: 24 + live;
+    another_order_is_a_conflict: 24 + live;
+    values_out_of_range_are_refused: 6 + live;
+    what_does_not_exist_is_not_found: 24 + live;
+    all_are_listed_by_name: 24 + live;
+    deleting_is_refused_with_the_counts: 24 + live;
+    a_forced_delete_leaves_nothing_behind: 24 + live;
+    the_latest_start_begins_with_the_next_event: 24 + live;
     a_start_in_time_begins_there: 24, StartTime;
     a_start_behind_a_position_begins_there: 24, StartPosition;
-    start_counts_at_creation_only: 24;
-    a_paused_subscription_gives_out_nothing_new: 24, Pause;
-    an_ephemeral_subscription_goes_with_its_consumer: 24;
+    start_counts_at_creation_only: 24 + live;
+    a_paused_subscription_gives_out_nothing_new: 24, Pause + live;
+    an_ephemeral_subscription_goes_with_its_consumer: 24 + live;
 }
 
 async fn creating_it_again_changes_nothing(stage: &Stage) -> Verdict {
     let admin = stage.backend.admin();
-    let spec = spec("all", "orders.* users.*")?;
+    let spec = stage.startable(&spec("all", "orders.* users.*")?);
     require_eq!(admin.put(&spec).await?, Put::Created, "first put");
     let created = admin.get(&spec.name).await?.created;
     require_eq!(admin.put(&spec).await?, Put::Unchanged, "second put");
@@ -51,7 +51,7 @@ async fn creating_it_again_changes_nothing(stage: &Stage) -> Verdict {
 
 async fn options_can_be_changed(stage: &Stage) -> Verdict {
     let admin = stage.backend.admin();
-    let mut spec = spec("all", "**")?;
+    let mut spec = stage.startable(&spec("all", "**")?);
     admin.put(&spec).await?;
     spec.lease = Duration::from_millis(1_500);
     spec.retry.max_attempts = 9;
@@ -70,9 +70,10 @@ async fn options_can_be_changed(stage: &Stage) -> Verdict {
 
 async fn other_patterns_are_a_conflict_that_names_both(stage: &Stage) -> Verdict {
     let admin = stage.backend.admin();
-    let mine = spec("all", "orders.*")?;
+    let mine = stage.startable(&spec("all", "orders.*")?);
     admin.put(&mine).await?;
-    let error = require_kind!(admin.put(&spec("all", "users.**")?).await, Conflict);
+    let other = stage.startable(&spec("all", "users.**")?);
+    let error = require_kind!(admin.put(&other).await, Conflict);
     let message = error.to_string();
     for pattern in ["orders.*", "users.**"] {
         require!(
@@ -90,7 +91,7 @@ async fn other_patterns_are_a_conflict_that_names_both(stage: &Stage) -> Verdict
 
 async fn another_order_is_a_conflict(stage: &Stage) -> Verdict {
     let admin = stage.backend.admin();
-    let mine = spec("all", "**")?;
+    let mine = stage.startable(&spec("all", "**")?);
     admin.put(&mine).await?;
     let mut other = mine.clone();
     other.ordered = true;
@@ -153,7 +154,7 @@ async fn all_are_listed_by_name(stage: &Stage) -> Verdict {
         "subscriptions of a new stream"
     );
     for name in ["zeta", "app.mail", "Alpha", "b-2", "b_1"] {
-        admin.put(&spec(name, "**")?).await?;
+        stage.create(&spec(name, "**")?).await?;
     }
     let mut passing = spec("passing", "**")?;
     passing.ephemeral = true;

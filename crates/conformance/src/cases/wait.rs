@@ -13,11 +13,11 @@ use crate::case::{Verdict, cases, require, require_eq};
 use crate::stage::{Stage, event};
 
 cases! { "wait";
-    each_local_subscription_tells_how_it_settled: 5;
-    a_retry_in_between_is_no_settlement: 5;
-    what_takes_longer_is_pending_and_goes_on: 5;
-    what_nobody_here_handles_is_not_waited_for: 5;
-    emit_runs_handlers_in_the_order_of_their_registration: 5;
+    each_local_subscription_tells_how_it_settled: 5 + live;
+    a_retry_in_between_is_no_settlement: 5 + live;
+    what_takes_longer_is_pending_and_goes_on: 5 + live;
+    what_nobody_here_handles_is_not_waited_for: 5 + live;
+    emit_runs_handlers_in_the_order_of_their_registration: 5 + live;
 }
 
 async fn each_local_subscription_tells_how_it_settled(stage: &Stage) -> Verdict {
