@@ -25,6 +25,7 @@ use crate::log::Log;
 use crate::loss::{self, Losses};
 use crate::publish::{Publisher, Stream};
 use crate::retention::Retention;
+use crate::state::Values;
 use crate::subscription;
 
 /// The most events in one publish.
@@ -37,6 +38,7 @@ pub struct RedisBackend {
     pub(crate) log: Arc<Log>,
     pub(crate) closed: watch::Sender<bool>,
     publisher: Publisher,
+    values: Values,
     fsync: Fsync,
     /// As last heard.
     pub(crate) losses: Mutex<Losses>,
@@ -60,11 +62,13 @@ impl RedisBackend {
             retention,
         };
         let publisher = stream.publisher(closed.subscribe());
+        let values = Values::new(wire.clone(), closed.subscribe());
         let backend = Arc::new(Self {
             wire,
             log,
             closed,
             publisher,
+            values,
             fsync,
             losses: Mutex::default(),
             consumers: Mutex::default(),
@@ -174,7 +178,7 @@ impl Backend for RedisBackend {
     }
 
     fn state(&self) -> &dyn State {
-        self
+        &self.values
     }
 
     async fn close(&self) -> Result<()> {

@@ -88,6 +88,11 @@ impl Wire {
         !self.master.is_fixed() && self.config.wait_replicas == 0
     }
 
+    /// The server that has the stream now.
+    pub(crate) async fn server(&self) -> RedisResult<redis::Client> {
+        self.master.find().await
+    }
+
     /// A key beside the stream.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
@@ -116,7 +121,11 @@ impl Wire {
         answer.map_err(map)
     }
 
-    async fn try_run_all<T: FromRedisValue>(&self, pipeline: &Pipeline) -> RedisResult<T> {
+    /// Runs several commands in one round trip, not at once; the error is the client's own.
+    pub(crate) async fn try_run_all<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+    ) -> RedisResult<T> {
         self.ask(&self.commands, &Question::Many(pipeline)).await
     }
 

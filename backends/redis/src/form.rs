@@ -71,11 +71,7 @@ impl EntryForm {
 
     /// Names and values of the entry of an event.
     fn write(&self, event: &Event) -> Result<Vec<Vec<u8>>> {
-        let json = match &self.json {
-            Json::CloudEvents => cloudevents::to_json(event),
-            Json::Other(codec) => codec.write(event)?,
-        };
-        let mut entry = vec![self.field.clone().into_bytes(), json];
+        let mut entry = vec![self.field.clone().into_bytes(), self.write_json(event)?];
         if matches!(self.json, Json::CloudEvents)
             && let Some(data) = event.data().filter(|data| is_padded(data))
         {
@@ -89,21 +85,33 @@ impl EntryForm {
         Ok(entry)
     }
 
-    fn read(&self, json: &[u8], entry: &[Vec<u8>]) -> Result<Event> {
+    /// The event's JSON alone.
+    pub(crate) fn write_json(&self, event: &Event) -> Result<Vec<u8>> {
         match &self.json {
-            Json::CloudEvents => {
-                let event = cloudevents::from_json(json)?;
-                let padded = value(entry, DATA).map(|data| Data::json(data.clone()));
-                match padded.filter(is_padded) {
-                    Some(data) => event.to_builder().data(data).build(),
-                    None => Ok(event),
-                }
-            }
-            Json::Other(codec) => {
-                let told = value(entry, b"type").and_then(|told| std::str::from_utf8(told).ok());
-                let told = told.and_then(|told| EventType::parse(told).ok());
-                codec.read(json, told.as_ref())
-            }
+            Json::CloudEvents => Ok(cloudevents::to_json(event)),
+            Json::Other(codec) => codec.write(event),
+        }
+    }
+
+    fn read(&self, json: &[u8], entry: &[Vec<u8>]) -> Result<Event> {
+        let told = value(entry, b"type").and_then(|told| std::str::from_utf8(told).ok());
+        let told = told.and_then(|told| EventType::parse(told).ok());
+        let event = self.read_json(json, told.as_ref())?;
+        if matches!(self.json, Json::Other(_)) {
+            return Ok(event);
+        }
+        let padded = value(entry, DATA).map(|data| Data::json(data.clone()));
+        match padded.filter(is_padded) {
+            Some(data) => event.to_builder().data(data).build(),
+            None => Ok(event),
+        }
+    }
+
+    /// The event of its JSON alone, and of the type that stood beside it.
+    pub(crate) fn read_json(&self, json: &[u8], told: Option<&EventType>) -> Result<Event> {
+        match &self.json {
+            Json::CloudEvents => cloudevents::from_json(json),
+            Json::Other(codec) => codec.read(json, told),
         }
     }
 }

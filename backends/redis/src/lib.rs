@@ -6,6 +6,8 @@
 //! consumer groups are not used: they know neither patterns nor parts of a frame. On streams that other
 //! services write, one event is one entry in their [`Form`], and a subscription can be a group of
 //! Redis ([`Groups`]) that those services are in too.
+//!
+//! Whoever asks for it gets Pub/Sub instead ([`RedisPubSub`]), which loses what nobody hears.
 
 mod admin;
 mod backend;
@@ -22,6 +24,7 @@ mod log;
 mod loss;
 mod place;
 mod publish;
+mod pubsub;
 mod retention;
 mod scripts;
 mod state;
@@ -30,3 +33,4 @@ mod subscription;
 pub use backend::RedisBackend;
 pub use config::{Groups, RedisConfig};
 pub use form::{EntryForm, Form};
+pub use pubsub::{PubSubConfig, RedisPubSub};

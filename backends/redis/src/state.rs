@@ -1,17 +1,37 @@
 //! Shared values: one hash of values, one of their versions.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::state::{State, Versioned, check_key, check_value};
 use redis::{FromRedisValue, Value};
+use tokio::sync::watch;
 
-use crate::backend::RedisBackend;
-use crate::connect::Arguments;
+use crate::connect::{Arguments, Wire};
 use crate::error::{map, map_write, unexpected};
 use crate::scripts;
 
-impl RedisBackend {
+/// The values of a stream, whatever carries its events.
+#[derive(Debug)]
+pub(crate) struct Values {
+    wire: Arc<Wire>,
+    closed: watch::Receiver<bool>,
+}
+
+impl Values {
+    pub(crate) fn new(wire: Arc<Wire>, closed: watch::Receiver<bool>) -> Self {
+        Self { wire, closed }
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if *self.closed.borrow() {
+            return Err(Error::new(ErrorKind::Closed, "the backend is closed"));
+        }
+        Ok(())
+    }
+
     /// Runs an operation whose outcome may stay unknown.
     async fn change(&self, arguments: &Arguments) -> Result<i64> {
         let answer = self.wire.try_script(&scripts::STATE, arguments).await;
@@ -24,7 +44,7 @@ fn read(value: Value) -> Result<i64> {
 }
 
 #[async_trait]
-impl State for RedisBackend {
+impl State for Values {
     async fn get(&self, key: &str) -> Result<Option<Versioned>> {
         self.check_open()?;
         check_key(key)?;

@@ -1,5 +1,5 @@
-//! The published suite against a real redis-server: frames of ours, one event per entry, and on a
-//! cluster.
+//! The published suite against a real redis-server: frames of ours, one event per entry, consumer
+//! groups, Pub/Sub, and on a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,10 @@ use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_redis::{EntryForm, Form, Groups, RedisBackend, RedisConfig};
 use tokio::sync::OnceCell;
+
+mod conformance {
+    pub(super) mod pubsub;
+}
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -181,6 +185,12 @@ fn conformance_of_frames() {
 fn conformance_of_entries() {
     let form = Form::Entries(EntryForm::preset("cloudevents").unwrap());
     let target = Redis::new("redis, an event an entry", form, Groups::None);
+    fanfare_conformance::check(Arc::new(target));
+}
+
+#[test]
+fn conformance_of_pubsub() {
+    let target = conformance::pubsub::PubSub::default();
     fanfare_conformance::check(Arc::new(target));
 }
 

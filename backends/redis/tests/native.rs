@@ -7,6 +7,7 @@ mod native {
     mod group;
     mod loss;
     mod masters;
+    mod pubsub;
     mod refusals;
     pub(super) mod stage;
     mod stream;

@@ -23,7 +23,7 @@ const LAW: [(&str, &[&str], &[&str]); 16] = [
     ("fanfare-fleet", &["fanfare-core"], &[]),
     (
         "fanfare-redis",
-        &["fanfare-core", "fanfare-fleet"],
+        &["fanfare-core", "fanfare-cursor", "fanfare-fleet"],
         &["fanfare-conformance"],
     ),
     (

@@ -21,7 +21,7 @@ fn openssl(dir: &Path, line: &str) {
 }
 
 /// Gives the server a certificate for `localhost` and answers the port where it speaks TLS.
-async fn speaks_tls(broker: &Broker) -> u16 {
+pub(super) async fn speaks_tls(broker: &Broker) -> u16 {
     let dir = broker.dir();
     openssl(
         dir,
