@@ -10,9 +10,11 @@ use fanfare_core::{Error, Result};
 pub const DEFAULT_STREAM: &str = "fanfare";
 
 /// Parameters whose values are safe to show; every other one is hidden.
-const PUBLIC_PARAMETERS: [&str; 12] = [
+const PUBLIC_PARAMETERS: [&str; 14] = [
     "stream",
     "mode",
+    "queue",
+    "dead_letters",
     "max_events",
     "max_bytes",
     "retention",

@@ -13,7 +13,9 @@ use fanfare_memory::{MemoryBackend, MemoryConfig};
 #[cfg(feature = "nats")]
 use fanfare_nats::{NatsBackend, NatsConfig};
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
-use fanfare_redis::{EntryForm, Form, Groups, RedisBackend, RedisConfig};
+use fanfare_redis::{
+    EntryForm, Form, Groups, PubSubConfig, RedisBackend, RedisConfig, RedisPubSub,
+};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
 use crate::address::Address;
@@ -278,8 +280,41 @@ fn postgres_config(mut address: Address) -> Result<PostgresConfig> {
     Ok(config)
 }
 
-async fn redis(address: Address) -> Result<Arc<dyn Backend>> {
-    Ok(RedisBackend::open(redis_config(address)?).await?)
+async fn redis(mut address: Address) -> Result<Arc<dyn Backend>> {
+    match address.take("mode").as_deref() {
+        None => Ok(RedisBackend::open(redis_config(address)?).await?),
+        Some("pubsub") => Ok(RedisPubSub::open(pubsub_config(address)?).await?),
+        Some(_) => {
+            let detail = "`mode` in a redis: URL is `pubsub`, or is not there";
+            Err(Error::invalid("/backend", detail))
+        }
+    }
+}
+
+/// `redis://..?mode=pubsub&stream=NAME&queue=N&dead_letters=KEY`; on the channels of another service
+/// `&wire=PRESET`, and `stream` is their prefix.
+fn pubsub_config(mut address: Address) -> Result<PubSubConfig> {
+    for keeps in [
+        "max_bytes",
+        "retention",
+        "group",
+        "consumer",
+        "takeover",
+        "wait_replicas",
+    ] {
+        if address.take(keeps).is_some() {
+            let detail = format!("`{keeps}` means nothing where `mode=pubsub` keeps nothing");
+            return Err(Error::invalid("/backend", detail));
+        }
+    }
+    let dead_letters = address.take("dead_letters");
+    let queue = address.take_number("queue")?;
+    let mut config = PubSubConfig::new(redis_config(address)?);
+    config.dead_letters = dead_letters;
+    if let Some(events) = queue {
+        config.queue_events = events;
+    }
+    Ok(config)
 }
 
 /// `redis://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`; on a stream of
@@ -402,6 +437,9 @@ mod tests {
             "redis://host/?wait_replicas=all",
             "redis+cluster://ada:hunter2@host,other:7000/1",
             "rediss+sentinel://ada:hunter2@host?sentinel_password=hunter2",
+            "redis:?mode=streams",
+            "redis:?mode=pubsub&retention=1d",
+            "redis:?dead_letters=dlq:events",
         ] {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");

@@ -15,6 +15,9 @@ use crate::failure::{Failure, Result};
 use crate::output::{Output, Tone};
 use crate::settings::{Overrides, Settings};
 
+/// What is told in the place of an audit.
+const NO_AUDIT: &str = "this backend keeps nothing that an audit could be made of";
+
 /// Check configuration, server and backend.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Doctor {
@@ -103,7 +106,12 @@ impl Doctor {
 async fn look_at_server(common: &Common, findings: &mut Findings) -> Result<bool> {
     let client = common.client()?;
     let server = client.server().to_owned();
-    match client.get::<Value>(&["v1", "stats"], &[]).await {
+    let stats = client.get::<Value>(&["v1", "stats"], &[]).await;
+    let audits = match &stats {
+        Ok(stats) => stats.pointer("/capabilities/audit") != Some(&Value::Bool(false)),
+        Err(_) => true,
+    };
+    match stats {
         Ok(_) => {
             findings.tell(State::Ok, "server", format!("{server} answers"))?;
         }
@@ -120,6 +128,10 @@ async fn look_at_server(common: &Common, findings: &mut Findings) -> Result<bool
     match client.get::<Value>(&["readyz"], &[]).await {
         Ok(_) => findings.tell(State::Ok, "ready", "the server takes and delivers events")?,
         Err(failure) => findings.tell(State::Bad, "ready", failure.to_string())?,
+    }
+    if !audits {
+        findings.tell(State::Note, "audit", NO_AUDIT)?;
+        return Ok(true);
     }
     match client.get::<Report>(&["v1", "audit"], &[]).await {
         Ok(report) => tell_audit(&report, findings)?,
@@ -179,6 +191,9 @@ async fn look_into(backend: &dyn Backend, findings: &mut Findings) -> Result<()>
     let stream = backend.admin().stats().await?;
     let text = format!("{} events in {} bytes", stream.events, stream.bytes);
     findings.tell(State::Ok, "stream", text)?;
+    if !backend.capabilities().audit {
+        return findings.tell(State::Note, "audit", NO_AUDIT);
+    }
     tell_audit(&Report::from(backend.admin().audit(None).await?), findings)
 }
 
@@ -200,6 +215,13 @@ async fn read_everything(address: Address, findings: &mut Findings) -> Result<()
 }
 
 fn durability(capabilities: &Capabilities) -> (State, &'static str) {
+    if capabilities.at_most_once {
+        return (
+            State::Note,
+            "at most once: this mode loses events, to whoever does not listen when they are published; \
+             take `mode` out of the URL to keep them",
+        );
+    }
     match (capabilities.durable, capabilities.power_safe) {
         (false, _) => (
             State::Note,

@@ -107,6 +107,7 @@ fn announce(out: Output, settings: &Settings, bus: &Bus, server: &Server) -> Res
         }));
     }
     let keeps = match (capabilities.durable, capabilities.power_safe) {
+        _ if capabilities.at_most_once => "at most once: lost to whoever does not listen",
         (false, _) => "kept in memory: gone with this process",
         (true, Known::Yes) => "acknowledged events survive a power cut",
         (true, Known::No) => "acknowledged events survive a crash, not a power cut",
