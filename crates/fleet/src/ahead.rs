@@ -42,10 +42,11 @@ struct Place<P> {
 }
 
 /// The next events of the subscription that nobody has claimed.
-#[derive(Default)]
-struct Fresh {
+struct Fresh<P> {
     events: Vec<(u128, Slot)>,
     scanned: u128,
+    /// What was read ahead and lies behind `scanned`.
+    pages: VecDeque<Arc<P>>,
 }
 
 enum Asked {
@@ -72,7 +73,7 @@ impl<E: Engine> Source for Ahead<E> {
             let fresh = self.look(&stored, &mut place, max).await?;
             let behind = fresh.scanned > place.scanned && fresh.events.is_empty();
             if fresh.events.is_empty() && !ask {
-                place.scanned = fresh.scanned;
+                (place.scanned, place.pages) = (fresh.scanned, fresh.pages);
                 return Ok(if behind {
                     Claimed::More
                 } else {
@@ -115,23 +116,30 @@ impl<E: Engine> Ahead<E> {
         }
     }
 
-    /// Up to `max` matching events behind what was scanned.
-    async fn look(&self, stored: &Stored, place: &mut Place<E::Page>, max: usize) -> Result<Fresh> {
+    /// Up to `max` matching events behind what was scanned. Takes the pages along: only who claims
+    /// what was found gives them back, or a claim that fails would pass over what they no longer hold.
+    async fn look(
+        &self,
+        stored: &Stored,
+        place: &mut Place<E::Page>,
+        max: usize,
+    ) -> Result<Fresh<E::Page>> {
         let mut fresh = Fresh {
             events: Vec::new(),
             scanned: place.scanned,
+            pages: std::mem::take(&mut place.pages),
         };
         let mut looked = 0;
         loop {
-            while let Some(page) = place.pages.front()
+            while let Some(page) = fresh.pages.front()
                 && page.last() <= fresh.scanned
             {
-                place.pages.pop_front();
+                fresh.pages.pop_front();
             }
-            if place.pages.is_empty() {
-                place.pages = self.seat.engine().after(fresh.scanned).await?.into();
+            if fresh.pages.is_empty() {
+                fresh.pages = self.seat.engine().after(fresh.scanned).await?.into();
             }
-            let Some(page) = place.pages.front() else {
+            let Some(page) = fresh.pages.front().cloned() else {
                 return Ok(fresh);
             };
             for (position, slot) in page.after(fresh.scanned) {
@@ -155,7 +163,7 @@ impl<E: Engine> Ahead<E> {
         &self,
         stored: &Stored,
         place: &mut Place<E::Page>,
-        fresh: Fresh,
+        fresh: Fresh<E::Page>,
         max: usize,
     ) -> Result<Asked> {
         let asked = self.seat.engine().clock().now();
@@ -170,7 +178,6 @@ impl<E: Engine> Ahead<E> {
                 let is_gone = matches!(answer, Answer::Gone);
                 place.frontier = self.seat.renew(stored, is_gone).await?.frontier;
                 place.scanned = place.frontier;
-                place.pages.clear();
                 return Ok(Asked::Again);
             }
             Answer::Bury(positions) => {
@@ -180,20 +187,21 @@ impl<E: Engine> Ahead<E> {
         };
         let expected = place.frontier;
         place.frontier = granted.frontier;
-        if granted.frontier < fresh.scanned {
-            // What was read ahead is still to be claimed.
-            place.pages.clear();
-        }
         place.scanned = granted.frontier;
+        let scanned = fresh.scanned;
+        if granted.frontier >= scanned {
+            // Else some of it is still to be claimed.
+            place.pages = fresh.pages;
+        }
         if granted.epoch == 0 {
-            let raced = granted.frontier != expected && granted.frontier != fresh.scanned;
+            let raced = granted.frontier != expected && granted.frontier != scanned;
             return Ok(if raced {
                 Asked::Again
             } else {
                 Asked::Nothing(granted.next)
             });
         }
-        self.hand_out(stored, granted, fresh, asked).await?;
+        self.hand_out(stored, granted, fresh.events, asked).await?;
         Ok(Asked::Granted)
     }
 
@@ -201,15 +209,15 @@ impl<E: Engine> Ahead<E> {
         &self,
         stored: &Stored,
         granted: Granted,
-        fresh: Fresh,
+        fresh: Vec<(u128, Slot)>,
         asked: Timestamp,
     ) -> Result<()> {
         let mut known: BTreeMap<u128, Slot> = BTreeMap::new();
         let mut order = granted.due;
         if stored.spec.ordered {
-            known.extend(fresh.events);
+            known.extend(fresh);
         } else {
-            for (position, slot) in fresh.events.into_iter().take(granted.fresh) {
+            for (position, slot) in fresh.into_iter().take(granted.fresh) {
                 order.push((position, 1));
                 known.insert(position, slot);
             }

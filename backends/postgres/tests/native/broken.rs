@@ -7,6 +7,7 @@ use fanfare_conformance::broker::{Fault, Proxy};
 use fanfare_core::backend::Backend;
 use fanfare_core::clock::Clock;
 use fanfare_core::error::ErrorKind;
+use fanfare_core::subscription::Start;
 
 use super::stage::*;
 
@@ -62,6 +63,27 @@ async fn no_call_waits_for_a_server_that_is_silent() {
     proxy.cut();
     publish_surely(&backend, &event("second")).await;
     assert!(take(&member, 2).await.contains(&"second".to_owned()));
+}
+
+#[tokio::test]
+async fn what_was_read_ahead_is_not_passed_over_where_its_claim_fails() {
+    let broker = server().await;
+    let proxy = Proxy::start(broker.address()).await.unwrap();
+    let backend = open(proxy.address()).await;
+    let other = member_of(&backend, "other", Start::Earliest).await;
+    let member = member(&backend).await;
+    let texts = ["first", "second", "third"];
+    for text in texts {
+        publish(&backend, &event(text)).await.unwrap();
+    }
+    // Now all of them are in memory.
+    assert_eq!(take(&other, texts.len()).await, texts);
+    proxy.set(Fault::Blackhole);
+    let failed = within(member.receive(texts.len(), Duration::from_secs(5))).await;
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::Unknown);
+    // The claim after it meets no other fault.
+    proxy.set(Fault::None);
+    assert_eq!(take(&member, texts.len()).await, texts);
 }
 
 #[tokio::test]

@@ -105,7 +105,16 @@ pub(super) async fn member(backend: &PostgresBackend) -> Arc<dyn Consumer> {
 
 /// The same from another start.
 pub(super) async fn member_from(backend: &PostgresBackend, start: Start) -> Arc<dyn Consumer> {
-    let name: SubscriptionName = "all".parse().unwrap();
+    member_of(backend, "all", start).await
+}
+
+/// The same of a subscription with this name.
+pub(super) async fn member_of(
+    backend: &PostgresBackend,
+    name: &str,
+    start: Start,
+) -> Arc<dyn Consumer> {
+    let name: SubscriptionName = name.parse().unwrap();
     let spec = SubscriptionSpec {
         start,
         lease: Duration::from_mins(1),
