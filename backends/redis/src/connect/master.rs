@@ -91,3 +91,15 @@ fn allowed(is: bool, feature: &str) -> Result<()> {
         format!("this build opens no such URL: it needs the feature `{feature}` of fanfare-redis");
     Err(Error::new(ErrorKind::Unsupported, text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_the_feature_names_it() {
+        let error = allowed(false, "cluster").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("`cluster`"));
+    }
+}

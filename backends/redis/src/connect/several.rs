@@ -179,3 +179,36 @@ pub(super) fn with_user(
     }
     server.set_redis_settings(settings)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_server_of_a_url_has_its_port_and_the_password_of_all() {
+        let url = "redis+sentinel://ada:hun%2Ft@one,two:7000,[::1]/orders/2";
+        let hosts = Hosts::parse(url, 26379).unwrap();
+        let found: Vec<_> = hosts
+            .servers
+            .iter()
+            .map(|server| server.addr().to_string())
+            .collect();
+        assert_eq!(found, ["one:26379", "two:7000", "::1:26379"]);
+        assert_eq!(hosts.path, ["orders", "2"]);
+        for server in hosts.servers {
+            assert_eq!(server.redis_settings().password(), Some("hun/t"));
+        }
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_refused_without_its_password() {
+        for url in [
+            "redis+cluster:",
+            "redis+cluster://ada:hunter2@one,",
+            "redis+cluster://ada:hunter2@one:x",
+        ] {
+            let error = Hosts::parse(url, 6379).err().unwrap();
+            assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+        }
+    }
+}
