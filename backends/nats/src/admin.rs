@@ -244,6 +244,7 @@ impl Admin for NatsBackend {
 
     async fn audit(&self, name: Option<&SubscriptionName>) -> Result<Vec<Audited>> {
         self.check_open()?;
+        self.watch.look().await?;
         let chosen = match name {
             Some(name) => vec![self.known(name).await?],
             None => self.durable().await?,
@@ -257,14 +258,16 @@ impl Admin for NatsBackend {
 
     async fn stats(&self) -> Result<StreamStats> {
         self.check_open()?;
+        let (losses, lost) = self.watch.look().await?;
         let extent = self.wire.extent().await?;
-        let last = extent.last_seq;
+        let newest = extent.last_seq;
         Ok(StreamStats {
             events: extent.messages,
             bytes: extent.bytes,
             first: (extent.messages > 0).then(|| Position(extent.first_seq.into())),
-            last: (last > 0).then(|| Position(last.into())),
-            ..StreamStats::default()
+            last: (newest > 0).then(|| Position(newest.into())),
+            losses,
+            lost,
         })
     }
 

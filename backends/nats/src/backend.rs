@@ -25,6 +25,7 @@ use crate::consume::NatsConsumer;
 use crate::desk::Desk;
 use crate::follow;
 use crate::log::Log;
+use crate::loss::{self, Watch};
 use crate::publish::Publisher;
 use crate::retention::Retention;
 use crate::state::Lanes;
@@ -38,6 +39,7 @@ pub struct NatsBackend {
     pub(crate) wire: Arc<Wire>,
     pub(crate) log: Arc<Log>,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) closed: watch::Sender<bool>,
     pub(crate) lanes: Lanes,
     publisher: Publisher,
@@ -49,18 +51,21 @@ impl NatsBackend {
     /// Connects, and makes the streams where they are missing.
     pub async fn open(config: NatsConfig) -> Result<Arc<Self>> {
         let wire = Wire::open(config).await?;
-        let made = wire.make_streams().await?;
+        let (note, holds) = loss::note(&wire, None).await?;
+        wire.set_generation(note.generation);
         wire.learn_time().await?;
         let closed = watch::Sender::new(false);
-        let log = Log::new(wire.clone(), made.state.last_seq);
+        let log = Log::new(wire.clone(), wire.base() + holds.state.last_seq);
         let desk = Desk::new(wire.clone(), log.clone());
         let retention = Retention::start(&desk, closed.subscribe());
+        let watch = Watch::start(&desk, note, closed.subscribe());
         let following = follow::start(log.clone(), closed.subscribe());
         Ok(Arc::new(Self {
             publisher: Publisher::new(wire.clone(), retention),
             wire,
             log,
             desk,
+            watch,
             closed,
             lanes: Lanes::default(),
             following: Mutex::new(Some(following)),

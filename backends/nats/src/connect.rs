@@ -1,24 +1,26 @@
 //! The connection: requests that say whether they were sent, the JetStream API, and what time it is on
 //! the server. The client reconnects by itself.
 
+mod answer;
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::RequestErrorKind as Kind;
 use async_nats::connection::State;
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::timestamp::Timestamp;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
+use self::answer::{Found, read};
+pub(crate) use self::answer::{Kept, Written};
 use crate::config::NatsConfig;
 use crate::error::{Refusal, not_connected, unexpected};
 use crate::names::Names;
@@ -31,6 +33,8 @@ const RETRY: Duration = Duration::from_millis(50);
 const RECONNECT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// Of the largest message that the server takes, what is left for everything but the data.
 const ENVELOPE: usize = 64 << 10;
+/// Of a position, those of the sequence: a trillion events in each life of a log.
+const SEQUENCE_BITS: u32 = 40;
 const BROKEN: &str = "the connection to nats broke";
 const SILENT: &str = "nats did not answer in time";
 /// The header that makes a write depend on the last of its subject.
@@ -49,6 +53,12 @@ pub(crate) struct Wire {
     breaks: watch::Receiver<u64>,
     /// By how many nanoseconds the server's clock is ahead of ours.
     ahead: AtomicI64,
+    /// Which life of the log this is, see [`crate::loss`].
+    generation: AtomicU64,
+    /// Which life of the state this is: a print of when it was made.
+    life: AtomicU64,
+    /// A stream is missing.
+    pub(crate) missing: Notify,
     /// When the connection was last given up, in milliseconds.
     given_up: AtomicI64,
 }
@@ -82,23 +92,6 @@ impl Failed {
             Self::Silent => Error::new(ErrorKind::Unknown, SILENT),
         }
     }
-}
-
-/// What JetStream answers to a write.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Written {
-    #[serde(default)]
-    pub(crate) seq: u64,
-    #[serde(default)]
-    pub(crate) duplicate: bool,
-}
-
-/// A message as JetStream keeps it.
-#[derive(Debug)]
-pub(crate) struct Kept {
-    pub(crate) seq: u64,
-    pub(crate) time: Timestamp,
-    pub(crate) data: Bytes,
 }
 
 impl Wire {
@@ -141,6 +134,9 @@ impl Wire {
             made,
             breaks,
             ahead: AtomicI64::new(0),
+            generation: AtomicU64::new(0),
+            life: AtomicU64::new(0),
+            missing: Notify::new(),
             given_up: AtomicI64::new(0),
         };
         Ok(Arc::new(wire))
@@ -155,6 +151,26 @@ impl Wire {
     pub(crate) fn most_data(&self) -> usize {
         let payload = self.client.max_payload().saturating_sub(ENVELOPE);
         payload.min(self.config.max_data_bytes)
+    }
+
+    /// What is added to a sequence of the log to make a position.
+    pub(crate) fn base(&self) -> u64 {
+        self.generation.load(Ordering::Acquire) << SEQUENCE_BITS
+    }
+
+    pub(crate) fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Release);
+    }
+
+    /// Changes when the state was made again: what was read of it before says nothing any more.
+    pub(crate) fn life(&self) -> u64 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_life(&self, made: &str) {
+        let mut hasher = DefaultHasher::new();
+        made.hash(&mut hasher);
+        self.life.store(hasher.finish(), Ordering::Release);
     }
 
     /// When a request that is made now should be over.
@@ -215,6 +231,7 @@ impl Wire {
             match self.ask_once(subject, headers, payload, until).await {
                 Ok(Some(message)) => return Ok(message),
                 Ok(None) if self.config.clock.now() + RETRY < until => {
+                    self.missing.notify_one();
                     self.config.clock.sleep(RETRY).await;
                 }
                 Ok(None) => {
@@ -344,7 +361,10 @@ impl Wire {
         match answer.map_err(Failed::harmless)? {
             Ok(Found { message }) => message.kept().map(Some),
             Err(refusal) if refusal.is_no_message() => Ok(None),
-            Err(refusal) => Err(refusal.error()),
+            Err(refusal) => {
+                self.missing.notify_one();
+                Err(refusal.error())
+            }
         }
     }
 
@@ -389,47 +409,6 @@ async fn broken(breaks: &mut watch::Receiver<u64>) {
         // The client is gone: the request ends by itself.
         std::future::pending::<()>().await;
     }
-}
-
-#[derive(Deserialize)]
-struct Found {
-    message: Raw,
-}
-
-/// As the API writes a message.
-#[derive(Deserialize)]
-struct Raw {
-    seq: u64,
-    #[serde(default)]
-    data: String,
-    time: Timestamp,
-}
-
-impl Raw {
-    fn kept(self) -> Result<Kept> {
-        let data = STANDARD.decode(self.data);
-        Ok(Kept {
-            seq: self.seq,
-            time: self.time,
-            data: data.map_err(|_| unexpected("a read"))?.into(),
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct Refused {
-    error: Refusal,
-}
-
-fn read<T: DeserializeOwned>(payload: &[u8]) -> Result<Result<T, Refusal>, Failed> {
-    if let Ok(Refused { error }) = serde_json::from_slice(payload) {
-        return Ok(Err(error));
-    }
-    let read = serde_json::from_slice(payload);
-    read.map(Ok).map_err(|error| {
-        tracing::debug!(%error, "an answer of nats cannot be read");
-        Failed::NotSent(unexpected("a call").because(error))
-    })
 }
 
 fn pause(attempt: usize) -> Duration {

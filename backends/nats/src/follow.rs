@@ -49,7 +49,7 @@ async fn run(log: Arc<Log>, mut closed: watch::Receiver<bool>) {
     }
 }
 
-/// Ends with what went wrong.
+/// Ends with what went wrong, or when the log is to be followed from another place.
 async fn follow(log: &Log) -> Result<()> {
     let wire = &log.wire;
     if !wire.connected(wire.patience()).await {
@@ -57,10 +57,12 @@ async fn follow(log: &Log) -> Result<()> {
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
     let mut breaks = wire.breaks();
+    let mut moved = log.moved();
     let mut news = subscribe(log, wire.names.wakes()).await?;
     let inbox = wire.client.new_inbox();
     let mut messages = subscribe(log, inbox.clone()).await?;
-    let from = log.head() + 1;
+    let base = wire.base();
+    let from = log.head().saturating_sub(base) + 1;
     let stream = wire.names.log();
     let start = json!({ "deliver_policy": "by_start_sequence", "opt_start_seq": from });
     let mut config = json!({
@@ -82,10 +84,15 @@ async fn follow(log: &Log) -> Result<()> {
     *log.trouble.lock() = None;
     // What happened while nobody listened is not told again.
     log.wake(None);
-    let mut tail = Tail { log, number: 0 };
+    let mut tail = Tail {
+        log,
+        base,
+        number: 0,
+    };
     loop {
         tokio::select! {
             biased;
+            _ = moved.changed() => return Ok(()),
             _ = breaks.changed() => return Err(broken("the connection to nats broke")),
             message = messages.next() => {
                 let Some(message) = message else {
@@ -118,6 +125,7 @@ fn broken(why: &'static str) -> Error {
 
 struct Tail<'a> {
     log: &'a Log,
+    base: u64,
     /// Of the last message that came.
     number: u64,
 }
@@ -129,7 +137,7 @@ impl Tail<'_> {
         let mut rows = Vec::new();
         let mut missing = false;
         while let Some(message) = next {
-            match Row::of(&message) {
+            match Row::of(&message, self.base) {
                 Some((row, place)) if place.number == self.number + 1 => {
                     self.number = place.number;
                     rows.push(Arc::new(row));

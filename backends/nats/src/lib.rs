@@ -19,6 +19,7 @@ mod follow;
 mod history;
 mod letter;
 mod log;
+mod loss;
 mod names;
 mod publish;
 mod record;

@@ -63,6 +63,8 @@ pub(crate) struct Log {
     /// Changes when events came.
     appended: watch::Sender<u64>,
     waiting: Mutex<BTreeMap<String, Weak<Notify>>>,
+    /// Changes when the log is to be followed from another place.
+    moved: watch::Sender<u64>,
     /// Why the log cannot be followed, while it cannot.
     pub(crate) trouble: Mutex<Option<String>>,
 }
@@ -80,6 +82,7 @@ impl Log {
             head: AtomicU64::new(head),
             appended: watch::Sender::new(0),
             waiting: Mutex::default(),
+            moved: watch::Sender::new(0),
             trouble: Mutex::default(),
         })
     }
@@ -148,13 +151,13 @@ impl Log {
     /// At most `limit` rows after `position`, in order, up to the head. There may be more when fewer
     /// come; none is the end.
     pub(crate) async fn after(&self, position: u64, limit: usize) -> Result<Vec<Arc<Row>>> {
-        let head = {
+        let (head, position) = {
             let cache = self.cache.lock();
             if position >= cache.from {
                 let rows = cache.rows.iter().skip(cache.after(position));
                 return Ok(rows.take(limit).cloned().collect());
             }
-            self.head()
+            (self.head(), position.max(self.wire.base()))
         };
         self.read(position + 1, head, limit).await
     }
@@ -211,16 +214,23 @@ impl Log {
             }
         }
         let stream = self.wire.names.log();
+        let base = self.wire.base();
+        // What stood in an earlier life of the log is gone.
+        missing.retain(|position| *position > base);
         let asking = missing.into_iter().map(|position| {
             let stream = stream.as_str();
-            async move { self.wire.kept(stream, &json!({ "seq": position })).await }
+            async move {
+                let which = json!({ "seq": position - base });
+                self.wire.kept(stream, &which).await
+            }
         });
         let asking: Vec<_> = asking.collect();
         let mut answers = futures::stream::iter(asking).buffered(AT_ONCE);
         while let Some(kept) = answers.next().await {
             if let Some(kept) = kept? {
-                let row = Row::new(kept.seq, kept.time, kept.data);
-                found.insert(kept.seq, Arc::new(row));
+                let position = base + kept.seq;
+                let row = Row::new(position, kept.time, kept.data);
+                found.insert(position, Arc::new(row));
             }
         }
         Ok(found)
@@ -244,7 +254,7 @@ impl Log {
         }
         let start = json!({
             "deliver_policy": "by_start_sequence",
-            "opt_start_seq": from,
+            "opt_start_seq": from.saturating_sub(self.wire.base()).max(1),
         });
         self.page(&start, to, limit.min(PAGE)).await
     }
@@ -295,7 +305,7 @@ impl Log {
                 () = self.wire.config.clock.sleep_until(until) => None,
             };
             let message = message.ok_or_else(gone)?;
-            let Some((row, place)) = Row::of(&message) else {
+            let Some((row, place)) = Row::of(&message, self.wire.base()) else {
                 // A status: there is nothing more.
                 return Ok(rows);
             };
@@ -308,6 +318,36 @@ impl Log {
                 return Ok(rows);
             }
         }
+    }
+
+    /// Nothing up to `position` is there any more, in this process either.
+    pub(crate) fn begin_at(&self, position: u64) {
+        let is_behind = self.head() < position;
+        {
+            let mut cache = self.cache.lock();
+            while cache
+                .rows
+                .front()
+                .is_some_and(|row| row.position <= position)
+            {
+                if let Some(gone) = cache.rows.pop_front() {
+                    cache.bytes -= gone.size;
+                }
+            }
+            cache.from = cache.from.max(position);
+            if is_behind {
+                self.head.store(position, Ordering::Release);
+            }
+        }
+        if is_behind {
+            self.moved.send_modify(|n| *n += 1);
+            self.appended.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Changes when the log is to be followed from another place.
+    pub(crate) fn moved(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
     }
 
     /// Adds what came behind the head; only whoever follows the log does.

@@ -69,6 +69,11 @@ impl Names {
         format!("fanfare.s.{}.value.{key}", self.stream)
     }
 
+    /// What is known of the log beside the log itself.
+    pub(crate) fn note(&self) -> String {
+        format!("fanfare.s.{}.log", self.stream)
+    }
+
     /// Only to learn the server's time.
     pub(crate) fn time(&self) -> String {
         format!("fanfare.s.{}.time", self.stream)

@@ -76,7 +76,7 @@ impl Publisher {
             .map_err(|failed| failed.error().during("publish"))?
             .map_err(|refusal| refusal.error().during("publish"))?;
         Ok(Published {
-            position: Some(Position(written.seq.into())),
+            position: Some(Position((self.wire.base() + written.seq).into())),
             duplicate: written.duplicate,
         })
     }

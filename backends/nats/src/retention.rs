@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::books::Snapshot;
 use crate::desk::{Desk, Entry};
 use crate::log::PAGE;
+use crate::loss;
 use crate::row::Row;
 
 /// How often old events are looked for.
@@ -91,9 +92,14 @@ impl Retention {
         if at < first || !self.note(needs, at).await? {
             return Ok(());
         }
-        let call = format!("STREAM.PURGE.{}", self.desk.wire.names.log());
-        let body = json!({ "seq": at + 1 });
-        self.desk.wire.call::<Value>(&call, &body).await.map(drop)
+        let wire = &self.desk.wire;
+        let up_to = at.saturating_sub(wire.base());
+        loss::note_removal(wire, up_to).await?;
+        let call = format!("STREAM.PURGE.{}", wire.names.log());
+        let body = json!({ "seq": up_to + 1 });
+        wire.call::<Value>(&call, &body).await?;
+        self.desk.log.begin_at(at);
+        Ok(())
     }
 
     async fn needs(&self) -> Result<Vec<(Snapshot, BTreeMap<u64, u64>)>> {

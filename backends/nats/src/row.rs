@@ -33,9 +33,10 @@ impl Row {
         }
     }
 
-    /// A message as a consumer of the log gets it.
-    pub(crate) fn of(message: &async_nats::Message) -> Option<(Self, Place)> {
-        let place = Place::of(message.reply.as_deref()?)?;
+    /// A message as a consumer of the log gets it, in the life of the log that begins behind `base`.
+    pub(crate) fn of(message: &async_nats::Message, base: u64) -> Option<(Self, Place)> {
+        let mut place = Place::of(message.reply.as_deref()?)?;
+        place.position += base;
         let row = Self::new(place.position, place.recorded, message.payload.clone());
         Some((row, place))
     }

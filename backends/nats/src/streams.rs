@@ -12,6 +12,8 @@ use crate::connect::{Failed, Wire};
 /// What a stream holds.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Holds {
+    /// When the server made it.
+    pub(crate) created: String,
     pub(crate) config: Settings,
     pub(crate) state: Extent,
 }
@@ -67,7 +69,9 @@ impl Wire {
             "duplicate_window": nanos(Duration::from_secs(1)),
             "num_replicas": config.replicas,
         });
-        check(&self.make(&state).await?, 1)?;
+        let kept = self.make(&state).await?;
+        check(&kept, 1)?;
+        self.set_life(&kept.created);
         let made = self.make(&log).await?;
         check(&made, -1)?;
         Ok(made)
@@ -87,9 +91,14 @@ impl Wire {
         }
     }
 
-    /// What the log holds now.
+    /// What the log holds now, in positions.
     pub(crate) async fn extent(&self) -> Result<Extent> {
-        Ok(self.extent_of(&self.names.log()).await?.state)
+        let held = self.extent_of(&self.names.log()).await?.state;
+        Ok(Extent {
+            first_seq: self.base() + held.first_seq.max(1),
+            last_seq: self.base() + held.last_seq,
+            ..held
+        })
     }
 
     async fn extent_of(&self, name: &str) -> Result<Holds> {

@@ -37,6 +37,14 @@ impl Nats {
         Ok(())
     }
 
+    /// As an operator may.
+    async fn delete(&self, stream: &str) -> Result<(), BoxError> {
+        let client = async_nats::connect(self.server().await?.url()).await?;
+        let delete = format!("$JS.API.STREAM.DELETE.fanfare_{stream}");
+        client.request(delete, "".into()).await?;
+        Ok(())
+    }
+
     /// Through a proxy of its own, and impatient.
     async fn far(&self, stream: &str, broker: &Broker) -> Result<Breakable> {
         let proxy = Proxy::start(broker.address()).await;
@@ -69,6 +77,11 @@ impl Target for Nats {
     async fn write_past(&self, stream: &str, bytes: &[u8]) -> Option<Result<()>> {
         let written = self.write(stream, bytes).await;
         Some(written.map_err(|e| Error::new(ErrorKind::Unavailable, "not written").because(e)))
+    }
+
+    async fn lose(&self, stream: &str) -> Option<Result<()>> {
+        let lost = self.delete(stream).await;
+        Some(lost.map_err(|e| Error::new(ErrorKind::Unavailable, "not deleted").because(e)))
     }
 
     async fn open_breakable(&self, stream: &str) -> Option<Result<Breakable>> {

@@ -155,3 +155,79 @@ async fn a_subscription_that_two_processes_change_at_once_loses_no_change() {
     one.close().await.unwrap();
     other.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_purged_stream_is_told_once_and_the_books_balance_again() {
+    let broker = Broker::start(nats(), Durability::Periodic).await.unwrap();
+    let open = || NatsBackend::open(NatsConfig::new(broker.url(), "purged"));
+    let (one, other) = (open().await.unwrap(), open().await.unwrap());
+    one.admin().put(&spec("all")).await.unwrap();
+    let name = SubscriptionName::parse("all").unwrap();
+    let consumer = other.consume(&name, member()).await.unwrap();
+    let event = || Event::builder("a.b".parse().unwrap()).build().unwrap();
+    let events: Vec<_> = (0..10).map(|_| event()).collect();
+    one.publish(&events).await.unwrap();
+    let came = consumer.receive(6, Duration::from_secs(10)).await.unwrap();
+    let half = came.iter().take(3).map(|d| (d.receipt, Settlement::Ack));
+    consumer.settle(half.collect()).await.unwrap();
+
+    let client = async_nats::connect(broker.url()).await.unwrap();
+    let purge = "$JS.API.STREAM.PURGE.fanfare_purged";
+    client.request(purge, "".into()).await.unwrap();
+    let stats = one.admin().stats().await.unwrap();
+    assert_eq!((stats.losses, stats.lost, stats.events), (1, 10, 0));
+    // What was handed out is settled as ever.
+    let rest = came.iter().skip(3).map(|d| (d.receipt, Settlement::Ack));
+    consumer.settle(rest.collect()).await.unwrap();
+    let later = event();
+    one.publish(std::slice::from_ref(&later)).await.unwrap();
+    let mut last = Vec::new();
+    while !last.contains(later.id()) {
+        let came = consumer.receive(10, Duration::from_secs(10)).await.unwrap();
+        let all = came.iter().map(|d| (d.receipt, Settlement::Ack)).collect();
+        consumer.settle(all).await.unwrap();
+        last.extend(came.iter().map(|d| d.event.id().clone()));
+    }
+    for backend in [&one, &other] {
+        let audited = backend.admin().audit(Some(&name)).await.unwrap();
+        assert!(audited[0].breaches.is_empty(), "{audited:?}");
+        assert!(audited[0].counts.balanced(), "{audited:?}");
+        assert_eq!(backend.admin().stats().await.unwrap().losses, 1);
+    }
+    one.close().await.unwrap();
+    other.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn subscriptions_whose_state_is_deleted_are_made_again_where_they_were() {
+    let broker = Broker::start(nats(), Durability::Periodic).await.unwrap();
+    let backend = NatsBackend::open(NatsConfig::new(broker.url(), "bare"))
+        .await
+        .unwrap();
+    backend.admin().put(&spec("all")).await.unwrap();
+    let name = SubscriptionName::parse("all").unwrap();
+    let consumer = backend.consume(&name, member()).await.unwrap();
+    let event = || Event::builder("a.b".parse().unwrap()).build().unwrap();
+    backend.publish(&[event(), event()]).await.unwrap();
+    let mut seen = 0;
+    while seen < 2 {
+        let came = consumer.receive(10, Duration::from_secs(10)).await.unwrap();
+        let all = came.iter().map(|d| (d.receipt, Settlement::Ack)).collect();
+        consumer.settle(all).await.unwrap();
+        seen += came.len();
+    }
+    let client = async_nats::connect(broker.url()).await.unwrap();
+    let delete = "$JS.API.STREAM.DELETE.fanfarestate_bare";
+    client.request(delete, "".into()).await.unwrap();
+    let later = event();
+    backend.publish(std::slice::from_ref(&later)).await.unwrap();
+    let came = loop {
+        match consumer.receive(10, Duration::from_secs(10)).await {
+            Ok(came) if !came.is_empty() => break came,
+            _ => {}
+        }
+    };
+    let ids: Vec<_> = came.iter().map(|d| d.event.id().clone()).collect();
+    assert_eq!(ids, [later.id().clone()]);
+    backend.close().await.unwrap();
+}

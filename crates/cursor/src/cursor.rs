@@ -418,6 +418,14 @@ impl Cursor {
             })
     }
 
+    /// Passes over what is unclaimed up to `position`: it is gone from the log.
+    pub fn pass(&mut self, position: u64) {
+        if position > self.place.frontier {
+            self.place.frontier = position;
+            self.place_dirty = true;
+        }
+    }
+
     /// Moves to just behind `base`: leases become late, exceptions and counters are forgotten.
     pub fn seek(&mut self, base: u64) {
         self.leases.clear();

@@ -44,6 +44,8 @@ pub(super) struct Keeper {
     entry: Entry,
     /// Of the record that the entry was made from, 0 where there was none; none: nothing is known.
     revision: Option<u64>,
+    /// Of the state that it was read from.
+    life: u64,
 }
 
 impl Keeper {
@@ -60,6 +62,7 @@ impl Keeper {
             writes,
             entry: Entry::default(),
             revision: None,
+            life: 0,
         }
     }
 
@@ -83,6 +86,9 @@ impl Keeper {
         let until = self.wire.patience();
         let strict = steps.iter().any(|step| step.is_strict());
         let mut pause = YIELD;
+        if self.life != self.wire.life() && !self.is_local() {
+            self.revision = None;
+        }
         loop {
             let is_fresh = self.revision.is_none();
             if is_fresh {
@@ -147,6 +153,7 @@ impl Keeper {
     }
 
     async fn load(&mut self) -> Result<()> {
+        self.life = self.wire.life();
         let subject = self.wire.names.record(&self.name);
         let kept = self.wire.last(&subject).await?;
         let (revision, data) = kept.map_or((0, Bytes::new()), |kept| (kept.seq, kept.data));
