@@ -16,7 +16,7 @@ use fanfare_fleet::{texts, unknown, write_spec};
 use tokio_postgres::types::FromSql;
 
 use crate::backend::PostgresBackend;
-use crate::connect::Param;
+use crate::connect::{Database, Param};
 use crate::consume::{micros, nanos};
 use crate::error::unexpected;
 use crate::loss;
@@ -28,18 +28,20 @@ const TRIES: usize = 20;
 /// How long the server may take to show that it is well.
 const HEALTH: std::time::Duration = std::time::Duration::from_secs(1);
 
-impl PostgresBackend {
+impl Database {
     /// The first column of the only row.
     pub(crate) async fn one<T: for<'a> FromSql<'a>>(
         &self,
         text: &'static str,
         params: &[Param<'_>],
     ) -> Result<T> {
-        let rows = self.database.write(text, params).await?;
+        let rows = self.write(text, params).await?;
         let row = rows.first().ok_or_else(|| unexpected("an operation"))?;
         row.try_get(0).map_err(|_| unexpected("an operation"))
     }
+}
 
+impl PostgresBackend {
     /// Behind everything committed before this call. The newest position will not do: transactions
     /// that drew earlier ones may still commit, and their events are new to a new subscription.
     async fn end(&self) -> Result<i64> {
@@ -50,6 +52,7 @@ impl PostgresBackend {
     async fn before(&self, time: Timestamp) -> Result<i64> {
         let at = server_time(time);
         let before: i64 = self
+            .database
             .one(
                 "SELECT ff.before('epoch'::timestamptz + $1::bigint * interval '1 microsecond')",
                 &[&at],
@@ -116,6 +119,7 @@ impl Admin for PostgresBackend {
                 after = self.start_of(spec.start).await?;
             }
             let done: String = self
+                .database
                 .one(
                     "SELECT ff.put($1, $2, $3, $4, $5, $6, $7, $8, $9::text::jsonb, $10)",
                     &[
@@ -152,6 +156,7 @@ impl Admin for PostgresBackend {
             };
             let end = self.end().await?;
             let done: String = self
+                .database
                 .one(
                     "SELECT ff.patterns($1, $2, $3, $4, $5::text::jsonb, $6)",
                     &[
@@ -180,6 +185,7 @@ impl Admin for PostgresBackend {
             }
         }
         let deleted = self
+            .database
             .one("SELECT ff.remove($1, NULL)", &[&name.as_str()])
             .await?;
         if deleted { Ok(()) } else { Err(unknown(name)) }
@@ -199,6 +205,7 @@ impl Admin for PostgresBackend {
     async fn set_paused(&self, name: &SubscriptionName, paused: bool) -> Result<()> {
         self.check_open()?;
         let there = self
+            .database
             .one("SELECT ff.pause($1, $2)", &[&name.as_str(), &paused])
             .await?;
         if there { Ok(()) } else { Err(unknown(name)) }
@@ -210,14 +217,17 @@ impl Admin for PostgresBackend {
         let before = before.ok_or_else(|| unknown(name))?;
         let place = self.place_of(to).await?;
         let place: Option<i64> = if dry_run {
-            self.one("SELECT least($1::bigint, ff.head())", &[&place])
+            self.database
+                .one("SELECT least($1::bigint, ff.head())", &[&place])
                 .await?
         } else {
-            self.one("SELECT ff.seek($1, $2)", &[&name.as_str(), &place])
+            self.database
+                .one("SELECT ff.seek($1, $2)", &[&name.as_str(), &place])
                 .await?
         };
         let place = place.ok_or_else(|| unknown(name))?;
         let events: i64 = self
+            .database
             .one(
                 "SELECT coalesce(sum(m.events), 0)::bigint
                  FROM ff.subscription s, ff.matching(s.interest, $2, NULL) m

@@ -15,6 +15,7 @@ use fanfare_core::event::Event;
 use fanfare_core::history::History;
 use fanfare_core::state::State;
 use fanfare_core::subscription::SubscriptionName;
+use fanfare_fleet::Letters;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -38,6 +39,7 @@ pub struct PostgresBackend {
     pub(crate) log: Arc<Log>,
     pub(crate) closed: watch::Sender<bool>,
     pub(crate) retention: Arc<Retention>,
+    letters: Letters<Database>,
     publisher: Publisher,
     following: Following,
     pub(crate) values: Values,
@@ -64,8 +66,10 @@ impl PostgresBackend {
         });
         loss::start(&desk, closed.subscribe());
         let values = Values::new(database.clone());
+        let letters = Letters::of(database.clone(), closed.subscribe());
         Ok(Arc::new(Self {
             database,
+            letters,
             log,
             closed,
             retention,
@@ -168,7 +172,7 @@ impl Backend for PostgresBackend {
     }
 
     fn dead_letters(&self) -> &dyn DeadLetters {
-        self
+        &self.letters
     }
 
     fn history(&self) -> Result<&dyn History> {

@@ -15,6 +15,7 @@ use fanfare_core::event::Event;
 use fanfare_core::history::History;
 use fanfare_core::state::State;
 use fanfare_core::subscription::SubscriptionName;
+use fanfare_fleet::Letters;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -26,7 +27,6 @@ use crate::loss::{self, Losses};
 use crate::publish::{Publisher, Stream};
 use crate::retention::Retention;
 use crate::state::Values;
-use crate::subscription;
 
 /// The most events in one publish.
 const MAX_BATCH: usize = 10_000;
@@ -37,6 +37,7 @@ pub struct RedisBackend {
     pub(crate) wire: Arc<Wire>,
     pub(crate) log: Arc<Log>,
     pub(crate) closed: watch::Sender<bool>,
+    letters: Letters<Wire>,
     publisher: Publisher,
     values: Values,
     fsync: Fsync,
@@ -63,10 +64,12 @@ impl RedisBackend {
         };
         let publisher = stream.publisher(closed.subscribe());
         let values = Values::new(wire.clone(), closed.subscribe());
+        let letters = Letters::of(wire.clone(), closed.subscribe());
         let backend = Arc::new(Self {
             wire,
             log,
             closed,
+            letters,
             publisher,
             values,
             fsync,
@@ -82,11 +85,6 @@ impl RedisBackend {
             return Err(Error::new(ErrorKind::Closed, "the backend is closed"));
         }
         Ok(())
-    }
-
-    pub(crate) async fn is_ordered(&self, name: &SubscriptionName) -> Result<bool> {
-        let there = subscription::load(&self.wire, name).await?;
-        Ok(there.is_some_and(|(stored, _)| stored.spec.ordered))
     }
 
     /// Whether anything was ever removed from the stream.
@@ -170,7 +168,7 @@ impl Backend for RedisBackend {
     }
 
     fn dead_letters(&self) -> &dyn DeadLetters {
-        self
+        &self.letters
     }
 
     fn history(&self) -> Result<&dyn History> {

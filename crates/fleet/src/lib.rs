@@ -1,11 +1,13 @@
 //! What the backends whose state is on a server have in common. One member's side of a subscription
 //! that several processes share: reading ahead, claiming, handing out, settling; what the engine does
 //! at once is behind [`Engine`], and new deliveries come from the log or from a [`Source`] of the
-//! engine's own. And publishing in shared flushes, to a [`Sink`]. Backends of one process have the
+//! engine's own. Publishing in shared flushes, to a [`Sink`]. And dead letters, in a
+//! [`DeadLetterStore`]. Backends of one process have the
 //! cursor crate instead.
 
 mod ahead;
 mod consumer;
+mod dead_letters;
 mod engine;
 mod frame;
 mod onward;
@@ -17,6 +19,7 @@ mod source;
 mod subscription;
 
 pub use consumer::FleetConsumer;
+pub use dead_letters::{DeadLetterStore, Edit, Letters, Redriven, Replaced, read_data};
 pub use engine::{Answer, Ask, Engine, Granted, How, Page, Run, neighbours};
 pub use frame::{decode, encode, encode_all};
 pub use publish::{Flushing, Publisher, Sink};

@@ -1,6 +1,7 @@
 //! What stands at a position: an event, or bytes that nobody can read as one.
 
 use bytes::Bytes;
+use fanfare_core::dead_letter::DeadBody;
 use fanfare_core::event::Event;
 
 use crate::frame;
@@ -42,6 +43,24 @@ impl Slot {
         {
             Some(event) => Self::Event(event),
             None => Self::Raw(bytes),
+        }
+    }
+}
+
+impl From<DeadBody> for Slot {
+    fn from(body: DeadBody) -> Self {
+        match body {
+            DeadBody::Event(event) => Self::Event(event),
+            DeadBody::Raw(bytes) => Self::Raw(bytes),
+        }
+    }
+}
+
+impl From<Slot> for DeadBody {
+    fn from(slot: Slot) -> Self {
+        match slot {
+            Slot::Event(event) => Self::Event(event),
+            Slot::Raw(bytes) => Self::Raw(bytes),
         }
     }
 }
