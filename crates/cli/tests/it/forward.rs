@@ -4,16 +4,19 @@
 //! `FANFARE_FORWARD_KILLS` and `FANFARE_FORWARD_BROKER_KILLS` make the campaigns longer.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fanfare::Bus;
 use fanfare::core::backend::Backend;
 use fanfare::core::clock::Clock;
 use fanfare::core::data::Data;
 use fanfare::core::event::Event;
 use fanfare::core::history::EventQuery;
 use fanfare::core::position::Position;
+use fanfare::core::subscription::Start;
 use fanfare_conformance::broker::{Broker, Durability, postgres, redis};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_postgres::NoTls;
 
@@ -23,6 +26,10 @@ use crate::process::{Running, fanfare};
 const EVENTS: usize = 150;
 /// Who writes to a database at the same time, each with keys of its own.
 const WRITERS: u64 = 4;
+/// Rounds that the writers have for each life, together.
+const ROUNDS: usize = 15;
+/// A life lasts until fewer than so many events more have arrived.
+const LIFE: u64 = 20;
 /// How long it may take, at the end, until more of what is left has arrived.
 const LIMIT: Duration = Duration::from_mins(1);
 
@@ -64,8 +71,8 @@ fn len(keys: &Keys) -> usize {
 enum Source {
     /// One process at a time: between two lives.
     Alone(String, Keys),
-    /// Writers of a database, in transactions of their own.
-    Shared(String, watch::Sender<bool>, Vec<JoinHandle<Keys>>),
+    /// Writers of a database, in transactions of their own, as many rounds as they are given.
+    Shared(String, Arc<Semaphore>, Vec<JoinHandle<Keys>>),
 }
 
 impl Source {
@@ -73,11 +80,11 @@ impl Source {
         // The schema is there before the writers are.
         let bus = fanfare::connect(&url).await.unwrap();
         bus.shutdown(Duration::ZERO).await.unwrap();
-        let (stop, stopped) = watch::channel(false);
+        let rounds = Arc::new(Semaphore::new(0));
         let writers = (0..WRITERS)
-            .map(|n| tokio::spawn(write(url.clone(), n, stopped.clone())))
+            .map(|n| tokio::spawn(write(url.clone(), n, rounds.clone())))
             .collect();
-        Self::Shared(url, stop, writers)
+        Self::Shared(url, rounds, writers)
     }
 
     fn url(&self) -> &str {
@@ -86,13 +93,15 @@ impl Source {
         }
     }
 
-    async fn publish(&mut self, n: usize) {
-        let Self::Alone(url, committed) = self else {
-            return;
+    /// Publishes what one life of the forwarding process has to do, or has it published meanwhile.
+    async fn publish(&mut self) {
+        let (url, committed) = match self {
+            Self::Alone(url, committed) => (url, committed),
+            Self::Shared(_, rounds, _) => return rounds.add_permits(ROUNDS),
         };
         let bus = fanfare::connect(url).await.unwrap();
         let from = len(committed);
-        let events: Vec<Event> = (from..from + n).map(|n| event(n % 40, n)).collect();
+        let events: Vec<Event> = (from..from + EVENTS).map(|n| event(n % 40, n)).collect();
         for answer in bus.publish_all(events.clone()).await.unwrap() {
             assert!(!answer.unwrap().duplicate);
         }
@@ -106,8 +115,8 @@ impl Source {
     async fn end(self) -> Keys {
         match self {
             Self::Alone(_, committed) => committed,
-            Self::Shared(_, stop, writers) => {
-                stop.send_replace(true);
+            Self::Shared(_, rounds, writers) => {
+                rounds.close();
                 let mut all = Keys::new();
                 for writer in writers {
                     all.append(&mut writer.await.unwrap());
@@ -124,35 +133,87 @@ fn event(key: usize, n: usize) -> Event {
     event.key(format!("key-{key}")).data(data).build().unwrap()
 }
 
-/// Publishes in transactions, of which one in five is rolled back, until told to stop.
-async fn write(url: String, writer: u64, stopped: watch::Receiver<bool>) -> Keys {
-    let (mut client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    tokio::spawn(connection);
-    let (mut committed, mut dice, clock) = (Keys::new(), Dice(writer), Clock::system());
+/// In each round publishes in two transactions at a time, with keys of their own, that end in either
+/// order; one in five is rolled back.
+async fn write(url: String, writer: u64, rounds: Arc<Semaphore>) -> Keys {
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        clients.push(client);
+    }
     let publish = "SELECT fanfare.publish(type => 'orders.placed', data => '{\"n\": 1}', \
-                   id => $1, source => '/campaign', key => $2, ordered => true)";
-    let mut number = 0;
-    while !*stopped.borrow() {
-        let transaction = client.transaction().await.unwrap();
-        let mut published = Vec::new();
-        for _ in 0..=dice.below(4) {
-            let key = format!("writer-{writer}-{}", dice.below(10));
-            let id = format!("{writer}-{number}");
-            number += 1;
-            transaction.query(publish, &[&id, &key]).await.unwrap();
-            published.push((key, id));
+                   id => $1, source => '/campaign', key => $2)";
+    let (mut committed, mut dice, mut number) = (Keys::new(), Dice(writer), 0);
+    while let Ok(round) = rounds.acquire().await {
+        round.forget();
+        let mut open = Vec::new();
+        for (name, client) in clients.iter_mut().enumerate() {
+            let transaction = client.transaction().await.unwrap();
+            let mut published = Vec::new();
+            for _ in 0..=dice.below(4) {
+                let key = format!("writer-{writer}-{name}-{}", dice.below(5));
+                let id = format!("{writer}-{number}");
+                number += 1;
+                transaction.query(publish, &[&id, &key]).await.unwrap();
+                published.push((key, id));
+            }
+            open.push((transaction, published));
         }
-        clock.sleep(Duration::from_millis(dice.below(80))).await;
-        if dice.below(5) == 0 {
-            transaction.rollback().await.unwrap();
-            continue;
+        if dice.below(2) == 0 {
+            open.reverse();
         }
-        transaction.commit().await.unwrap();
-        for (key, id) in published {
-            committed.entry(key).or_default().push(id);
+        for (transaction, published) in open {
+            if dice.below(5) == 0 {
+                transaction.rollback().await.unwrap();
+                continue;
+            }
+            transaction.commit().await.unwrap();
+            for (key, id) in published {
+                committed.entry(key).or_default().push(id);
+            }
         }
     }
     committed
+}
+
+/// Who reads the target all along, and how many different events came to it.
+struct Arrivals {
+    bus: Bus,
+    count: watch::Receiver<usize>,
+}
+
+impl Arrivals {
+    async fn at(url: &str) -> Self {
+        let bus = fanfare::connect(url).await.unwrap();
+        let (told, count) = watch::channel(0);
+        let ids = Arc::new(Mutex::new(HashSet::new()));
+        let note = move |event: Event| {
+            let mut ids = ids.lock().unwrap();
+            ids.insert(event.id().clone());
+            told.send_replace(ids.len());
+            std::future::ready(())
+        };
+        let reading = bus.subscribe("judge", "**").start(Start::Earliest);
+        let reading = reading.lease(Duration::from_millis(500)).handle(note);
+        reading.await.unwrap();
+        Self { bus, count }
+    }
+
+    /// Waits until so many have arrived.
+    async fn reach(&mut self, wanted: usize) {
+        let clock = Clock::system();
+        loop {
+            let arrived = *self.count.borrow_and_update();
+            if arrived >= wanted {
+                return;
+            }
+            tokio::select! {
+                changed = self.count.changed() => changed.unwrap(),
+                () = clock.sleep(LIMIT) => panic!("nothing more arrives after {arrived}"),
+            }
+        }
+    }
 }
 
 /// The source's log is what was committed; the target holds it, unchanged and in order per key.
@@ -216,25 +277,25 @@ fn start(from: &str, to: &str) -> Running {
 
 /// Forwards to a Redis of our own while both the forwarding process and that server are killed.
 async fn campaign(mut source: Source, kills: u64, broker_kills: u64) {
-    let clock = Clock::system();
     let from = source.url().to_owned();
     let broker = Broker::start(redis(), Durability::Always).await.unwrap();
     let to = format!("{}?stream=target", broker.url());
+    let mut arrivals = Arrivals::at(&to).await;
     let mut dice = Dice(17);
     let every = (kills / broker_kills.max(1)).max(1);
     let mut broker_deaths = 0;
     for life in 0..kills {
-        source.publish(EVENTS).await;
+        let more = usize::try_from(dice.below(LIFE)).unwrap();
+        let until = *arrivals.count.borrow() + more;
+        source.publish().await;
         let process = start(&from, &to);
-        clock.sleep(Duration::from_millis(dice.below(400))).await;
+        arrivals.reach(until).await;
         if life % every == 0 && broker_deaths < broker_kills {
             broker_deaths += 1;
             broker.kill().unwrap();
-            clock.sleep(Duration::from_millis(dice.below(400))).await;
             // Half of the time the process dies while the server is away.
             if dice.below(2) == 0 {
                 broker.restart().await.unwrap();
-                clock.sleep(Duration::from_millis(dice.below(400))).await;
             }
         }
         process.kill();
@@ -245,15 +306,8 @@ async fn campaign(mut source: Source, kills: u64, broker_kills: u64) {
     let committed = source.end().await;
     let behind = len(&committed) - usize::try_from(count(&to).await).unwrap();
     let process = start(&from, &to);
-    let (mut arrived, mut until) = (0, clock.now() + LIMIT);
-    while arrived < len(&committed) as u64 {
-        clock.sleep(Duration::from_millis(100)).await;
-        let now = count(&to).await;
-        if now > arrived {
-            (arrived, until) = (now, clock.now() + LIMIT);
-        }
-        assert!(clock.now() < until, "nothing more arrives after {arrived}");
-    }
+    arrivals.reach(len(&committed)).await;
+    arrivals.bus.shutdown(Duration::ZERO).await.unwrap();
     process.signal("TERM");
     assert_eq!(process.end().code, 0);
     let twice = compare(&from, &to, &committed).await;
