@@ -1,5 +1,6 @@
 //! Delivering: every matching event, unchanged, to each subscription, within bounds.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanfare_core::data::Data;
@@ -148,16 +149,26 @@ async fn members_at_work_together_get_each_event_once(stage: &Stage) -> Verdict 
         }
         Verdict::Ok(Vec::new())
     };
-    let working = seats.iter().map(|seat| async move {
+    let (arrived, expected) = (AtomicUsize::new(0), published.len());
+    let working = seats.iter().map(async |seat| {
         let mut came = Vec::new();
-        loop {
+        let mut silent = Duration::ZERO;
+        // Once all have come, silence is the end; before, somebody may only be slow.
+        while silent < stage.patience / 2 {
             let some = seat.consumer.receive(20, BRIEF * 3).await?;
+            let all = arrived.fetch_add(some.len(), Ordering::Relaxed) >= expected;
             if some.is_empty() {
-                return Verdict::Ok(came);
+                if all {
+                    break;
+                }
+                silent += BRIEF * 3;
+                continue;
             }
+            silent = Duration::ZERO;
             seat.ack(&some).await?;
             came.extend(some);
         }
+        Verdict::Ok(came)
     });
     let (published_all, worked) = futures::join!(publishing, join_all(working));
     let mut came: Vec<Delivery> = published_all?;
