@@ -20,6 +20,9 @@ use crate::settle::settle;
 use crate::slot::Slot;
 use crate::subscription::{Stored, unknown};
 
+/// How often a subscription is made again before its member gives up for now.
+const RENEWALS: usize = 8;
+
 /// One member's place in a subscription.
 pub struct Seat<E: Engine> {
     engine: Arc<E>,
@@ -98,15 +101,25 @@ impl<E: Engine> Seat<E> {
         }
     }
 
-    /// Looks at the subscription again, and makes it again where it is gone.
-    pub async fn renew(&self, stored: &Stored, is_gone: bool) -> Result<Arc<Stored>> {
-        if is_gone {
-            self.engine.restore(stored).await?;
+    /// Looks at the subscription again, and makes it again where it is gone: as often as somebody
+    /// deletes it meanwhile, within bounds. A member that gave up here would be the last to know it.
+    pub async fn renew(&self, stored: &Stored, mut is_gone: bool) -> Result<Arc<Stored>> {
+        for _ in 0..RENEWALS {
+            if is_gone {
+                self.engine.restore(stored).await?;
+            }
+            if let Some(now) = self.engine.load(&self.name).await? {
+                let now = Arc::new(now);
+                *self.stored.write() = now.clone();
+                return Ok(now);
+            }
+            is_gone = true;
         }
-        let now = self.engine.load(&self.name).await?;
-        let now = Arc::new(now.ok_or_else(|| unknown(&self.name))?);
-        *self.stored.write() = now.clone();
-        Ok(now)
+        let text = format!(
+            "the subscription `{}` is deleted again and again",
+            self.name
+        );
+        Err(Error::new(ErrorKind::Unavailable, text))
     }
 
     /// Gives up suspects that are out of attempts.

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use fanfare::core::delivery::{Delivery, Receipt, Settlement};
-use fanfare::core::error::{Error, Result as CoreResult};
+use fanfare::core::error::{Error, ErrorKind, Result as CoreResult};
 use fanfare::core::position::Position;
 use fanfare::core::subscription::SubscriptionName;
 use fanfare::core::timestamp::{Timestamp, duration};
@@ -70,7 +70,11 @@ async fn pull(
     let deliveries = match received {
         Ok(deliveries) => deliveries,
         Err(error) => {
-            app.forget_member(&name);
+            // After any other error the member goes on: it may be the last that knows what a
+            // subscription was which somebody destroyed.
+            if error.kind() == ErrorKind::NotFound {
+                app.forget_member(&name);
+            }
             return Err(error.into());
         }
     };
