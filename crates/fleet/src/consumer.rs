@@ -7,13 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
-use fanfare_core::error::Result;
+use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::subscription::SubscriptionName;
 use tokio::sync::{Notify, watch};
 
 use crate::ahead::Ahead;
 use crate::engine::Engine;
-use crate::onward::Onward;
 use crate::seat::Seat;
 use crate::settle::{extend, settle};
 use crate::source::{Claimed, Source, Turn};
@@ -64,10 +63,12 @@ impl<E: Engine> FleetConsumer<E> {
         self.seat.leave().await
     }
 
-    /// A claim that was sent is kept, even if nobody waits for it.
+    /// On its own task: a claim that was sent is kept, even if nobody waits for it.
     async fn claim(&self, turn: Turn) -> Result<Claimed> {
         let source = self.source.clone();
-        Onward::new(async move { source.claim(turn).await }).await
+        let claiming = tokio::spawn(async move { source.claim(turn).await });
+        let claimed = claiming.await;
+        claimed.map_err(|e| Error::new(ErrorKind::Internal, "a claim did not end").because(e))?
     }
 }
 
