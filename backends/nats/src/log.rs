@@ -2,12 +2,13 @@
 //! older ones are read in pages. Also who is woken by what.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::timestamp::Timestamp;
+use fanfare_fleet::Wakes;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use serde::Deserialize;
@@ -62,7 +63,7 @@ pub(crate) struct Log {
     head: AtomicU64,
     /// Changes when events came.
     appended: watch::Sender<u64>,
-    waiting: Mutex<BTreeMap<String, Weak<Notify>>>,
+    waiting: Wakes,
     /// Changes when the log is to be followed from another place.
     moved: watch::Sender<u64>,
     /// Why the log cannot be followed, while it cannot.
@@ -81,7 +82,7 @@ impl Log {
             cache: Mutex::new(cache),
             head: AtomicU64::new(head),
             appended: watch::Sender::new(0),
-            waiting: Mutex::default(),
+            waiting: Wakes::default(),
             moved: watch::Sender::new(0),
             trouble: Mutex::default(),
         })
@@ -122,25 +123,12 @@ impl Log {
 
     /// Notified when a subscription may have something other than new events.
     pub(crate) fn woken(&self, name: &str) -> Arc<Notify> {
-        let mut waiting = self.waiting.lock();
-        waiting.retain(|_, notify| notify.strong_count() > 0);
-        if let Some(there) = waiting.get(name).and_then(Weak::upgrade) {
-            return there;
-        }
-        let notify = Arc::new(Notify::new());
-        waiting.insert(name.to_owned(), Arc::downgrade(&notify));
-        notify
+        self.waiting.of(name)
     }
 
     /// Wakes who waits for this subscription in this process, or all.
     pub(crate) fn wake(&self, name: Option<&str>) {
-        let waiting = self.waiting.lock();
-        let chosen = waiting
-            .iter()
-            .filter(|(known, _)| name.is_none_or(|name| name == *known));
-        for notify in chosen.filter_map(|(_, notify)| notify.upgrade()) {
-            notify.notify_waiters();
-        }
+        self.waiting.wake(name);
     }
 
     /// Why the log cannot be followed, if it cannot.

@@ -4,11 +4,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fanfare_conformance::broker::{Broker, Durability, nats};
 use fanfare_core::backend::Backend;
-use fanfare_core::clock::Clock;
 use fanfare_core::consumer::{Member, MemberKind};
 use fanfare_core::delivery::Settlement;
 use fanfare_core::error::ErrorKind;
@@ -16,6 +16,7 @@ use fanfare_core::event::Event;
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
 use fanfare_nats::{NatsBackend, NatsConfig};
+use tokio::sync::watch;
 
 const EVENTS: usize = 3_000;
 const KILLS: usize = 5;
@@ -36,8 +37,11 @@ fn member() -> Member {
     }
 }
 
-/// Publishes until each event is acknowledged, whatever happens meanwhile.
-async fn publish_all(backend: Arc<NatsBackend>) -> BTreeSet<String> {
+/// Publishes until each event is acknowledged, whatever happens meanwhile; tells how many are.
+async fn publish_all(
+    backend: Arc<NatsBackend>,
+    acknowledged: watch::Sender<usize>,
+) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for _ in 0..EVENTS / 10 {
         let events: Vec<Event> = (0..10)
@@ -54,6 +58,7 @@ async fn publish_all(backend: Arc<NatsBackend>) -> BTreeSet<String> {
                 .filter_map(|(answer, event)| answer.is_err().then_some(event))
                 .collect();
         }
+        acknowledged.send_replace(ids.len());
     }
     ids
 }
@@ -79,15 +84,22 @@ async fn take(backend: Arc<NatsBackend>, name: &str, count: usize) -> BTreeSet<S
     seen
 }
 
-/// Takes and acknowledges in small steps until nothing comes for a while.
-async fn take_what_comes(backend: Arc<NatsBackend>) -> Vec<String> {
+/// Takes and acknowledges in small steps until all have come to some member, and nothing comes any more.
+async fn take_what_comes(backend: Arc<NatsBackend>, arrived: Arc<AtomicUsize>) -> Vec<String> {
     let name = SubscriptionName::parse("all").unwrap();
     let consumer = backend.consume(&name, member()).await.unwrap();
     let mut seen = Vec::new();
     loop {
-        let came = consumer.receive(7, Duration::from_secs(2)).await.unwrap();
+        let came = consumer
+            .receive(7, Duration::from_millis(500))
+            .await
+            .unwrap();
+        let so_far = arrived.fetch_add(came.len(), Ordering::Relaxed);
         if came.is_empty() {
-            return seen;
+            if so_far >= EVENTS {
+                return seen;
+            }
+            continue;
         }
         let all = came.iter().map(|d| (d.receipt, Settlement::Ack)).collect();
         consumer.settle(all).await.unwrap();
@@ -101,11 +113,12 @@ async fn a_server_killed_under_load_loses_nothing_and_the_books_balance() {
     let open = || NatsBackend::open(NatsConfig::new(broker.url(), "killed"));
     let (one, other) = (open().await.unwrap(), open().await.unwrap());
     one.admin().put(&spec("all")).await.unwrap();
-    let publishing = tokio::spawn(publish_all(one.clone()));
+    let (acknowledged, mut acknowledging) = watch::channel(0);
+    let publishing = tokio::spawn(publish_all(one.clone(), acknowledged));
     let taking = tokio::spawn(take(other.clone(), "all", EVENTS));
-    let clock = Clock::system();
-    for _ in 0..KILLS {
-        clock.sleep(Duration::from_millis(300)).await;
+    for kill in 1..=KILLS {
+        let so_many = EVENTS * kill / (KILLS + 1);
+        acknowledging.wait_for(|n| *n >= so_many).await.unwrap();
         broker.restart().await.unwrap();
     }
     let published = publishing.await.unwrap();
@@ -144,9 +157,10 @@ async fn a_subscription_that_two_processes_change_at_once_loses_no_change() {
     let open = || NatsBackend::open(NatsConfig::new(broker.url(), "raced"));
     let (one, other) = (open().await.unwrap(), open().await.unwrap());
     one.admin().put(&spec("all")).await.unwrap();
-    let publishing = tokio::spawn(publish_all(one.clone()));
-    let first = tokio::spawn(take_what_comes(one.clone()));
-    let second = tokio::spawn(take_what_comes(other.clone()));
+    let publishing = tokio::spawn(publish_all(one.clone(), watch::Sender::new(0)));
+    let arrived = Arc::new(AtomicUsize::new(0));
+    let first = tokio::spawn(take_what_comes(one.clone(), arrived.clone()));
+    let second = tokio::spawn(take_what_comes(other.clone(), arrived));
     let published = publishing.await.unwrap();
     let mut taken = first.await.unwrap();
     taken.extend(second.await.unwrap());

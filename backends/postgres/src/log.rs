@@ -2,11 +2,12 @@
 //! that follows the log; older ones are read in pages. Also who is woken by what.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_fleet::Wakes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -67,7 +68,7 @@ pub(crate) struct Log {
     horizon: AtomicI64,
     /// Changes when the horizon moved.
     appended: watch::Sender<u64>,
-    waiting: Mutex<BTreeMap<String, Weak<Notify>>>,
+    waiting: Wakes,
     /// This process published.
     pub(crate) published: Notify,
     /// Another process has news.
@@ -95,7 +96,7 @@ impl Log {
             }),
             horizon: AtomicI64::new(horizon),
             appended: watch::Sender::new(0),
-            waiting: Mutex::default(),
+            waiting: Wakes::default(),
             published: Notify::new(),
             heard: Notify::new(),
             trouble: Mutex::default(),
@@ -158,25 +159,12 @@ impl Log {
     /// Notified when a subscription may have something other than new events: by
     /// `pg_notify('ff', 'w:' || name)` of any process, or [`Log::wake`] of this one.
     pub(crate) fn woken(&self, name: &str) -> Arc<Notify> {
-        let mut waiting = self.waiting.lock();
-        waiting.retain(|_, notify| notify.strong_count() > 0);
-        if let Some(there) = waiting.get(name).and_then(Weak::upgrade) {
-            return there;
-        }
-        let notify = Arc::new(Notify::new());
-        waiting.insert(name.to_owned(), Arc::downgrade(&notify));
-        notify
+        self.waiting.of(name)
     }
 
     /// Wakes who waits for this subscription in this process, or all.
     pub(crate) fn wake(&self, name: Option<&str>) {
-        let waiting = self.waiting.lock();
-        let chosen = waiting
-            .iter()
-            .filter(|(known, _)| name.is_none_or(|name| name == *known));
-        for notify in chosen.filter_map(|(_, notify)| notify.upgrade()) {
-            notify.notify_waiters();
-        }
+        self.waiting.wake(name);
     }
 
     /// Why the log cannot be followed, if it cannot.

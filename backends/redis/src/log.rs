@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fanfare_core::error::Result;
 use fanfare_core::subscription::SubscriptionName;
-use fanfare_fleet::Page;
+use fanfare_fleet::{Page, Wakes};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
@@ -114,7 +114,7 @@ pub(crate) struct Log {
     cache: Mutex<Cache>,
     /// Changes when frames were appended.
     appended: watch::Sender<u64>,
-    waiting: Mutex<BTreeMap<String, Weak<Notify>>>,
+    waiting: Wakes,
     /// Somebody waits again.
     wanted: Arc<Notify>,
     /// Up to where each subscription had settled everything, when last asked.
@@ -134,7 +134,7 @@ impl Log {
                 ..Cache::default()
             }),
             appended: watch::Sender::new(0),
-            waiting: Mutex::default(),
+            waiting: Wakes::default(),
             wanted: Arc::default(),
             settled: Mutex::default(),
             trouble: Mutex::default(),
@@ -150,21 +150,14 @@ impl Log {
 
     /// Notified when a subscription may have something other than new events.
     pub(crate) fn woken(&self, name: &str) -> Arc<Notify> {
-        let mut waiting = self.waiting.lock();
-        waiting.retain(|_, notify| notify.strong_count() > 0);
-        if let Some(there) = waiting.get(name).and_then(Weak::upgrade) {
-            return there;
-        }
-        let notify = Arc::new(Notify::new());
-        waiting.insert(name.to_owned(), Arc::downgrade(&notify));
+        let woken = self.waiting.of(name);
         self.wanted.notify_one();
-        notify
+        woken
     }
 
     /// Whether anybody waits for anything.
     fn is_followed(&self) -> bool {
-        let waiting = self.waiting.lock();
-        waiting.values().any(|notify| notify.strong_count() > 0)
+        self.waiting.any()
     }
 
     /// Whether the reader rests; then nothing is in memory.
@@ -354,13 +347,7 @@ impl Log {
     }
 
     fn wake(&self, name: Option<&str>) {
-        let waiting = self.waiting.lock();
-        let chosen = waiting
-            .iter()
-            .filter(|(known, _)| name.is_none_or(|name| name == *known));
-        for notify in chosen.filter_map(|(_, notify)| notify.upgrade()) {
-            notify.notify_waiters();
-        }
+        self.waiting.wake(name);
     }
 }
 

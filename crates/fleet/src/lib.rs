@@ -17,6 +17,7 @@ mod settle;
 mod slot;
 mod source;
 mod subscription;
+mod wakes;
 
 pub use consumer::FleetConsumer;
 pub use dead_letters::{DeadLetterStore, Edit, Letters, Redriven, Replaced, read_data};
@@ -27,3 +28,4 @@ pub use seat::Seat;
 pub use slot::Slot;
 pub use source::{Claimed, Source, Turn};
 pub use subscription::{Interest, Stored, corrupt, read_spec, texts, unknown, write_spec};
+pub use wakes::Wakes;
