@@ -9,7 +9,7 @@ use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::subscription::SubscriptionName;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, oneshot, watch};
 
 use crate::ahead::Ahead;
 use crate::engine::Engine;
@@ -26,6 +26,8 @@ const POLL: Duration = Duration::from_secs(5);
 pub struct FleetConsumer<E: Engine> {
     seat: Arc<Seat<E>>,
     source: Arc<dyn Source>,
+    /// Held by the claim that is on its way.
+    turns: Arc<Mutex<()>>,
     woken: Arc<Notify>,
 }
 
@@ -48,6 +50,7 @@ impl<E: Engine> FleetConsumer<E> {
         Self {
             seat,
             source,
+            turns: Arc::default(),
             woken,
         }
     }
@@ -59,15 +62,27 @@ impl<E: Engine> FleetConsumer<E> {
 
     /// Gives back what this member holds.
     pub async fn release(&self) -> Result<()> {
+        let _turn = self.turns.lock().await;
         self.source.leave().await?;
         self.seat.leave().await
     }
 
-    /// On its own task: a claim that was sent is kept, even if nobody waits for it.
+    /// On a task of its own: a claim that was sent is kept, even if nobody waits for it, and a receive
+    /// that nobody polls holds up no other. What nobody waits for any more when its turn comes is never
+    /// sent: or the next receive would stand behind everything that was given up before it.
     async fn claim(&self, turn: Turn) -> Result<Claimed> {
-        let source = self.source.clone();
-        let claiming = tokio::spawn(async move { source.claim(turn).await });
-        let claimed = claiming.await;
+        let (source, turns) = (self.source.clone(), self.turns.clone());
+        let (mut answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            let _ours = tokio::select! {
+                biased;
+                () = answer.closed() => return,
+                ours = turns.lock() => ours,
+            };
+            // Nobody may be there to hear it.
+            let _ = answer.send(source.claim(turn).await);
+        });
+        let claimed = answered.await;
         claimed.map_err(|e| Error::new(ErrorKind::Internal, "a claim did not end").because(e))?
     }
 }
@@ -140,3 +155,6 @@ impl<E: Engine> fmt::Debug for FleetConsumer<E> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -191,21 +191,28 @@ impl<E: Engine> Seat<E> {
     }
 
     /// What was claimed and is still ours. What lay here longer than its lease goes back as not
-    /// started, unless somebody took it already.
+    /// started, unless somebody took it already; the rest stays here meanwhile, for whoever comes
+    /// next where this one does not wait for that.
     pub(crate) async fn take_ready(&self, max: usize) -> Result<Vec<Delivery>> {
-        let now = self.engine.clock().now();
-        let (taken, stale): (Vec<Delivery>, Vec<Delivery>) = {
-            let mut ready = self.ready.lock();
-            let count = max.min(ready.len());
-            ready
-                .drain(..count)
-                .partition(|delivery| delivery.lease_until > now)
-        };
-        if !stale.is_empty() {
+        loop {
+            let now = self.engine.clock().now();
+            let stale: Vec<Delivery> = {
+                let mut ready = self.ready.lock();
+                let count = max.min(ready.len());
+                let (taken, stale): (Vec<_>, Vec<_>) = ready
+                    .drain(..count)
+                    .partition(|delivery| delivery.lease_until > now);
+                if stale.is_empty() {
+                    return Ok(taken);
+                }
+                for delivery in taken.into_iter().rev() {
+                    ready.push_front(delivery);
+                }
+                stale
+            };
             let releases = stale.iter().map(|d| (d.receipt, Settlement::Release));
             settle(&*self.engine, &self.stored(), releases.collect()).await?;
         }
-        Ok(taken)
     }
 
     /// Gives back what this member holds.
