@@ -1,5 +1,6 @@
 //! The options of the PostgreSQL backend.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fanfare_core::clock::Clock;
@@ -12,8 +13,12 @@ const MAX_STREAM_BYTES: usize = 54;
 #[derive(Clone)]
 pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database`, with the client's own parameters such as
-    /// `sslmode`.
+    /// `sslmode`: `require` encrypts, and checks the certificate and the name in it; everything else
+    /// does not encrypt.
     pub url: String,
+    /// A file of certificates (PEM) that are trusted instead of those that the system trusts. Refused
+    /// without `sslmode=require`.
+    pub tls_ca: Option<PathBuf>,
     /// The stream's name; it stands in a schema of its own, `fanfare` for the stream `fanfare` and
     /// `fanfare_NAME` for every other. At most 54 bytes.
     pub stream: String,
@@ -56,6 +61,7 @@ impl PostgresConfig {
     pub fn new(url: impl Into<String>, stream: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            tls_ca: None,
             stream: stream.into(),
             max_bytes: 0,
             retention: Duration::from_hours(168),

@@ -61,7 +61,7 @@ impl Database {
         if server.get_application_name().is_none() {
             server.application_name("fanfare");
         }
-        let wire = Wire::new(&mut server)?;
+        let wire = Wire::new(&mut server, config.tls_ca.as_deref())?;
         let pool = pool_of(&server, &wire, config.connections)?;
         let publishing = pool_of(&server, &wire, PUBLISHING)?;
         Ok(Arc::new(Self {

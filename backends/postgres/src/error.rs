@@ -66,10 +66,14 @@ fn io_kind(error: &tokio_postgres::Error) -> Option<std::io::ErrorKind> {
 }
 
 fn classify(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
-    use ErrorKind::{Invalid, Storage, Unauthorized, Unavailable};
+    use ErrorKind::{Invalid, Storage, Unauthorized, Unavailable, Unsupported};
     let said = said(error);
     if let Some(code) = error.code() {
         by_code(code.code(), &said)
+    } else if said.contains("invalid peer certificate") {
+        (Unauthorized, "the certificate of postgres is not trusted")
+    } else if said.contains("does not support TLS") {
+        (Unsupported, "postgres does not speak TLS")
     } else if is_broken(error) {
         (Unavailable, "postgres cannot be reached")
     } else if said.contains("password missing") {
@@ -85,6 +89,10 @@ fn classify(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
 pub(crate) fn by_code(code: &str, said: &str) -> (ErrorKind, &'static str) {
     use ErrorKind::{Forbidden, Full, NotFound, Storage, Unauthorized, Unavailable};
     match code {
+        "28000" if said.contains("no encryption") => (
+            Unauthorized,
+            "postgres admits no unencrypted connection of this user: sslmode=require encrypts",
+        ),
         "28P01" | "28000" => (Unauthorized, "postgres refuses the credentials"),
         "3D000" => (NotFound, "postgres has no such database"),
         "42501" => (Forbidden, "the postgres role may not do that"),

@@ -1,11 +1,15 @@
 //! What lies under a connection: plain, or encrypted where the URL says `sslmode=require` and the
-//! feature `tls` is built in. Then the server's certificate is checked against those that the system
-//! trusts; there is no encryption without that check.
+//! feature `tls` is built in. Then the server's certificate and the name in it are checked; there is no
+//! encryption without that check.
+
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::future::poll_fn;
+use std::path::Path;
 
 use deadpool_postgres::{Manager, ManagerConfig};
-use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::error::{Error, Result};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
@@ -23,9 +27,13 @@ pub(crate) enum Wire {
 impl Wire {
     /// By the `sslmode` of the URL. Encryption that is not required would be checked by nobody, so it
     /// is not tried.
-    pub(crate) fn new(server: &mut Config) -> Result<Self> {
+    pub(crate) fn new(server: &mut Config, ca: Option<&Path>) -> Result<Self> {
         if server.get_ssl_mode() == SslMode::Require {
-            return encrypted();
+            return encrypted(ca);
+        }
+        if ca.is_some() {
+            let detail = "trusted certificates mean something with sslmode=require only";
+            return Err(Error::invalid("/backend", detail));
         }
         server.ssl_mode(SslMode::Disable);
         Ok(Self::Plain)
@@ -62,19 +70,14 @@ impl Wire {
 }
 
 #[cfg(feature = "tls")]
-fn encrypted() -> Result<Wire> {
-    let (tls, unread) = tokio_postgres_rustls::MakeRustlsConnect::with_native_certs()
-        .map_err(|_| Error::new(ErrorKind::Invalid, "the system trusts no certificate"))?;
-    for error in unread {
-        tracing::debug!(%error, "a trusted certificate cannot be read");
-    }
-    Ok(Wire::Encrypted(tls))
+fn encrypted(ca: Option<&Path>) -> Result<Wire> {
+    tls::connector(ca).map(Wire::Encrypted)
 }
 
 #[cfg(not(feature = "tls"))]
-fn encrypted() -> Result<Wire> {
+fn encrypted(_: Option<&Path>) -> Result<Wire> {
     Err(Error::new(
-        ErrorKind::Unsupported,
+        fanfare_core::error::ErrorKind::Unsupported,
         "sslmode=require needs a build with the feature `tls`",
     ))
 }

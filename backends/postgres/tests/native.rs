@@ -14,5 +14,6 @@ mod native {
     mod refused;
     mod sqlx;
     pub(super) mod stage;
+    mod tls;
     mod writers;
 }

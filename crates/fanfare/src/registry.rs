@@ -253,7 +253,11 @@ async fn postgres(address: Address) -> Result<Arc<PostgresBackend>> {
 fn postgres_config(mut address: Address) -> Result<PostgresConfig> {
     let stream = address.take_stream()?;
     let taken = POSTGRES_PARAMETERS.map(|name| {
-        let value = address.take(name)?;
+        let value = match (name, address.take(name)?.as_str()) {
+            // What is encrypted is checked in full.
+            ("sslmode", "verify-full") => "require".to_owned(),
+            (_, value) => value.to_owned(),
+        };
         Some(format!("{name}={value}"))
     });
     let passed: Vec<_> = taken.into_iter().flatten().collect();
@@ -262,6 +266,7 @@ fn postgres_config(mut address: Address) -> Result<PostgresConfig> {
         url = format!("{url}?{}", passed.join("&"));
     }
     let mut config = PostgresConfig::new(url, stream);
+    config.tls_ca = address.take("sslrootcert").map(PathBuf::from);
     config.max_data_bytes = MAX_DATA_BYTES;
     if let Some(bytes) = address.take_number("max_bytes")? {
         config.max_bytes = bytes;
@@ -415,6 +420,14 @@ mod tests {
         assert_eq!(away.unwrap_err().kind(), ErrorKind::Unavailable);
     }
 
+    #[test]
+    fn a_postgres_url_that_wants_everything_checked_has_it_checked() {
+        let url = "postgres://host/db?sslmode=verify-full&sslrootcert=/ca.crt";
+        let config = postgres_config(Address::parse(url).unwrap()).unwrap();
+        assert_eq!(config.url, "postgres://host/db?sslmode=require");
+        assert_eq!(config.tls_ca, Some("/ca.crt".into()));
+    }
+
     #[tokio::test]
     async fn what_cannot_be_opened_says_why() {
         let error = open_url("kafka://ada:hunter2@host").await.unwrap_err();
@@ -428,6 +441,7 @@ mod tests {
             "redis://ada:hunter2@host/?x=1",
             "postgres://ada:hunter2@host/db?x=1",
             "postgres://host/db?pooler=session",
+            "postgres://host/db?sslrootcert=/ca.crt",
             "postgresql://host/db?retention=soon",
             "redis:?stream=a b",
             "redis:?stream=a&wire=morse",
