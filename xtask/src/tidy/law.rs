@@ -60,7 +60,8 @@ const LAW: [(&str, &[&str], &[&str]); 16] = [
         ],
         &[],
     ),
-    ("fanfare-server", &["fanfare"], &[]),
+    // Conformance in tests, for its private brokers.
+    ("fanfare-server", &["fanfare"], &["fanfare-conformance"]),
     (
         "fanfare-cli",
         &["fanfare", "fanfare-server", "fanfare-conformance"],

@@ -7,6 +7,7 @@
 )]
 
 mod dead_letters;
+mod destroyed;
 mod guests;
 mod harness;
 mod history;
