@@ -23,6 +23,7 @@ mod loss;
 mod names;
 mod publish;
 mod record;
+mod remove;
 mod retention;
 mod row;
 mod state;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use fanfare_core::admin::{
     Admin, Audited, Health, Put, SeekTo, Sought, StreamStats, SubscriptionInfo,
 };
+use fanfare_core::advice::Advice;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::position::Position;
@@ -15,6 +16,7 @@ use fanfare_core::timestamp::Timestamp;
 use fanfare_fleet::{texts, unknown, write_spec};
 use tokio_postgres::types::FromSql;
 
+use crate::advice;
 use crate::backend::PostgresBackend;
 use crate::connect::{Database, Param};
 use crate::consume::{micros, nanos};
@@ -287,6 +289,11 @@ impl Admin for PostgresBackend {
             },
             () = patience => Health { ok: false, detail: "postgres does not answer".into() },
         }
+    }
+
+    async fn advice(&self) -> Result<Vec<Advice>> {
+        self.check_open()?;
+        advice::of(&self.database).await
     }
 }
 

@@ -6,6 +6,7 @@
 //! is a function in the stream's schema.
 
 mod admin;
+mod advice;
 mod backend;
 mod config;
 mod connect;
@@ -23,6 +24,7 @@ mod names;
 mod outbox;
 mod own;
 mod publish;
+mod remove;
 mod retention;
 mod row;
 mod rows;

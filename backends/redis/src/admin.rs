@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use fanfare_core::admin::{
     Admin, Audited, Health, Put, SeekTo, Sought, StreamStats, SubscriptionInfo,
 };
+use fanfare_core::advice::Advice;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::event::Event;
 use fanfare_core::pattern::PatternSet;
@@ -12,6 +13,7 @@ use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
 use fanfare_fleet::Page;
 use redis::Value;
 
+use crate::advice;
 use crate::backend::RedisBackend;
 use crate::books::Snapshot;
 use crate::connect::Arguments;
@@ -315,6 +317,11 @@ impl Admin for RedisBackend {
             },
             () = patience => Health { ok: false, detail: "redis does not answer".into() },
         }
+    }
+
+    async fn advice(&self) -> Result<Vec<Advice>> {
+        self.check_open()?;
+        advice::of(&self.wire).await
     }
 }
 

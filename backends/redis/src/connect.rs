@@ -93,6 +93,11 @@ impl Wire {
         self.master.find().await
     }
 
+    /// Every server that may have a stream.
+    pub(crate) async fn servers(&self) -> RedisResult<Vec<redis::Client>> {
+        self.master.all().await
+    }
+
     /// A key beside the stream.
     pub(crate) fn key(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)

@@ -10,6 +10,7 @@
 //! Whoever asks for it gets Pub/Sub instead ([`RedisPubSub`]), which loses what nobody hears.
 
 mod admin;
+mod advice;
 mod backend;
 mod books;
 mod config;
@@ -25,6 +26,7 @@ mod loss;
 mod place;
 mod publish;
 mod pubsub;
+mod remove;
 mod retention;
 mod scripts;
 mod state;

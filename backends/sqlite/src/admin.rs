@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use fanfare_core::admin::{
     Admin, Audited, Health, Put, SeekTo, Sought, StreamStats, SubscriptionInfo,
 };
+use fanfare_core::advice::Advice;
 use fanfare_core::id::EventId;
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::position::Position;
@@ -190,6 +191,14 @@ impl Admin for SqliteBackend {
     async fn health(&self) -> Health {
         let (ok, detail) = self.inner.stream.health();
         Health { ok, detail }
+    }
+
+    async fn advice(&self) -> Result<Vec<Advice>> {
+        let version = format!("sqlite {}, built in", rusqlite::version());
+        Ok(vec![
+            Advice::good("version", version),
+            self.inner.disk.advice(),
+        ])
     }
 }
 

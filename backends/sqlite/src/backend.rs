@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use fanfare_core::admin::Admin;
 use fanfare_core::backend::{Backend, Published};
 use fanfare_core::capability::{
-    Capabilities, Dedup, Fencing, HistoryKind, Known, Limits, Order, SettleFrom, Starts,
+    Capabilities, Dedup, Fencing, HistoryKind, Limits, Order, SettleFrom, Starts,
 };
 use fanfare_core::consumer::{Consumer, Member};
 use fanfare_core::dead_letter::DeadLetters;
@@ -21,6 +21,7 @@ use fanfare_core::{Error, ErrorKind, Result};
 
 use crate::config::SqliteConfig;
 use crate::consume::SqliteConsumer;
+use crate::disk::Disk;
 use crate::publish;
 use crate::readers::Readers;
 use crate::recovery::{self, Recovered};
@@ -42,6 +43,7 @@ pub(crate) struct Inner {
     pub(crate) queue: Queue,
     pub(crate) readers: Readers,
     pub(crate) running: Running,
+    pub(crate) disk: Disk,
     members: AtomicU64,
 }
 
@@ -74,6 +76,7 @@ impl SqliteBackend {
         let config = &stream.config;
         let (queue, jobs) = Queue::new(config.queue_calls, config.queue_bytes);
         let readers = Readers::new(config.file("db"), config.readers);
+        let disk = Disk::of(&config.dir);
         let writer = Writer::new(store, Arc::clone(&stream), recorded)?;
         std::thread::Builder::new()
             .name(format!("fanfare-{}", stream.config.stream))
@@ -85,6 +88,7 @@ impl SqliteBackend {
                 queue,
                 readers,
                 running,
+                disk,
                 members: AtomicU64::new(1),
             }),
         })
@@ -113,7 +117,7 @@ impl Backend for SqliteBackend {
         let config = &self.inner.stream.config;
         Capabilities {
             backend: "sqlite",
-            power_safe: Known::Yes,
+            power_safe: self.inner.disk.power_safe(),
             durable: true,
             at_most_once: false,
             dedup: Dedup::Retention,

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde::Serialize;
 
+use crate::advice::Advice;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pattern::PatternSet;
 use crate::position::Position;
@@ -205,4 +206,10 @@ pub trait Admin: Send + Sync {
 
     /// MUST answer without waiting for anything that is broken.
     async fn health(&self) -> Health;
+
+    /// What an operator should know about what lies below: versions, settings and places, each that
+    /// weakens a promise with what to do. MUST change nothing. Empty where there is nothing to know.
+    async fn advice(&self) -> Result<Vec<Advice>> {
+        Ok(Vec::new())
+    }
 }

@@ -6,6 +6,7 @@
 //! Nothing here does I/O or spawns a task: backends store, move and lease; the bus decides.
 
 pub mod admin;
+pub mod advice;
 pub mod backend;
 pub mod capability;
 pub mod clock;

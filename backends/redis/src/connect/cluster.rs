@@ -71,16 +71,26 @@ impl Cluster {
         }
     }
 
-    async fn owner(&self) -> RedisResult<ConnectionAddr> {
-        let understand = |asked: &ConnectionAddr, answer: Vec<Value>| {
-            let [stream, prefix, ranges] = <[Value; 3]>::try_from(answer).map_err(|_| odd())?;
-            let slot = u16::from_redis_value(stream)?;
-            if slot != u16::from_redis_value(prefix)? {
-                return Err(RedisError::from(APART));
+    /// Every master.
+    pub(super) async fn all(&self) -> RedisResult<Vec<Client>> {
+        let understand = |asked: &ConnectionAddr, answer| self.read(asked, answer);
+        let (_, ranges) = self.servers.ask(&self.question, understand).await?;
+        let mut masters: Vec<ConnectionAddr> = Vec::new();
+        for master in ranges
+            .into_iter()
+            .filter_map(|(_, servers)| servers.into_iter().next())
+        {
+            if !masters.contains(&master) {
+                masters.push(master);
             }
-            let ranges = Vec::<Vec<Value>>::from_redis_value(ranges)?.into_iter();
-            let ranges = ranges.map(|range| self.range(asked, range));
-            let ranges = ranges.collect::<RedisResult<Vec<_>>>()?;
+        }
+        let client = |master| self.servers.client(master, self.servers.like());
+        masters.into_iter().map(client).collect()
+    }
+
+    async fn owner(&self) -> RedisResult<ConnectionAddr> {
+        let understand = |asked: &ConnectionAddr, answer| {
+            let (slot, ranges) = self.read(asked, answer)?;
             let owner = ranges.iter().find(|(slots, _)| slots.contains(&slot));
             let owner = owner.and_then(|(_, servers)| servers.first()).cloned();
             let all = ranges.into_iter().flat_map(|(_, servers)| servers);
@@ -89,6 +99,18 @@ impl Cluster {
         let (owner, all) = self.servers.ask(&self.question, understand).await?;
         self.servers.learn(all);
         Ok(owner)
+    }
+
+    /// The stream's slot, and who has which.
+    fn read(&self, asked: &ConnectionAddr, answer: Vec<Value>) -> RedisResult<(u16, Vec<Range>)> {
+        let [stream, prefix, ranges] = <[Value; 3]>::try_from(answer).map_err(|_| odd())?;
+        let slot = u16::from_redis_value(stream)?;
+        if slot != u16::from_redis_value(prefix)? {
+            return Err(RedisError::from(APART));
+        }
+        let ranges = Vec::<Vec<Value>>::from_redis_value(ranges)?.into_iter();
+        let ranges = ranges.map(|range| self.range(asked, range));
+        Ok((slot, ranges.collect::<RedisResult<_>>()?))
     }
 
     /// A range as `CLUSTER SLOTS` tells it: first slot, last slot, the master, its replicas.

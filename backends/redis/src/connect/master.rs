@@ -51,6 +51,14 @@ impl Master {
         }
     }
 
+    /// Every server that may have a stream now.
+    pub(super) async fn all(&self) -> RedisResult<Vec<Client>> {
+        match self {
+            Self::Cluster(cluster) => cluster.all().await,
+            _ => Ok(vec![self.find().await?]),
+        }
+    }
+
     /// Connects to it; answers its address too.
     pub(super) async fn connect(
         &self,

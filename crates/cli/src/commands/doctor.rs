@@ -3,6 +3,7 @@
 
 use fanfare::address::Address;
 use fanfare::core::ErrorKind;
+use fanfare::core::advice::{Advice, Weight};
 use fanfare::core::backend::Backend;
 use fanfare::core::capability::{Capabilities, Known};
 use fanfare::registry;
@@ -43,6 +44,9 @@ struct Finding {
     check: &'static str,
     state: State,
     detail: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    todo: String,
 }
 
 /// Tells findings as they are made.
@@ -54,23 +58,46 @@ struct Findings {
 
 impl Findings {
     fn tell(&mut self, state: State, check: &'static str, detail: impl Into<String>) -> Result<()> {
-        self.bad += usize::from(state == State::Bad);
-        let detail = detail.into();
+        self.tell_all(&Finding {
+            check,
+            state,
+            detail: detail.into(),
+            todo: String::new(),
+        })
+    }
+
+    fn advise(&mut self, advice: Advice) -> Result<()> {
+        self.tell_all(&Finding {
+            check: advice.check,
+            state: match advice.weight {
+                Weight::Good => State::Ok,
+                Weight::Note => State::Note,
+                Weight::Bad => State::Bad,
+            },
+            detail: advice.found,
+            todo: advice.todo,
+        })
+    }
+
+    fn tell_all(&mut self, finding: &Finding) -> Result<()> {
+        self.bad += usize::from(finding.state == State::Bad);
         if self.out.json() {
-            return self.out.object(&Finding {
-                check,
-                state,
-                detail,
-            });
+            return self.out.object(finding);
         }
-        let (word, tone) = match state {
+        let (word, tone) = match finding.state {
             State::Ok => ("ok  ", Tone::Good),
             State::Note => ("note", Tone::Strong),
             State::Bad => ("BAD ", Tone::Bad),
         };
         let word = self.out.paint(tone, word);
-        let detail = self.out.paint(Tone::Plain, &detail);
-        self.out.line(&format!("{word}  {check:<10}  {detail}"))
+        let detail = self.out.paint(Tone::Plain, &finding.detail);
+        let check = finding.check;
+        self.out.line(&format!("{word}  {check:<10}  {detail}"))?;
+        if finding.todo.is_empty() {
+            return Ok(());
+        }
+        let todo = self.out.paint(Tone::Plain, &finding.todo);
+        self.out.line(&format!("{:<18}-> {todo}", ""))
     }
 }
 
@@ -185,6 +212,12 @@ async fn look_at_backend(
 async fn look_into(backend: &dyn Backend, findings: &mut Findings) -> Result<()> {
     let (state, text) = durability(&backend.capabilities());
     findings.tell(state, "durability", text)?;
+    match backend.admin().advice().await {
+        Ok(all) => all
+            .into_iter()
+            .try_for_each(|advice| findings.advise(advice))?,
+        Err(error) => findings.tell(State::Note, "settings", format!("not read: {error}"))?,
+    }
     let health = backend.admin().health().await;
     let state = if health.ok { State::Ok } else { State::Bad };
     findings.tell(state, "health", health.detail)?;
