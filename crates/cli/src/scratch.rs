@@ -1,40 +1,132 @@
 //! A place on the user's own backend where nothing of theirs is, for what `conformance` and `bench`
-//! write. Files are removed with it; streams on a server are not yet.
+//! write: streams that begin with a name nobody else has, removed when all is done.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fanfare::address::Address;
+use fanfare::core::backend::Backend;
+use fanfare::core::clock::Clock;
+use fanfare::core::id::EventId;
+use fanfare::core::{Error, ErrorKind};
+use fanfare::registry;
+use futures::future::join_all;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::failure::Result;
 
-/// Fresh streams beside the user's.
+/// How long a stream may take to close before it is left to itself.
+const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Fresh streams beside the user's. What is open is known: a stream that is removed while it is open
+/// makes itself again.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     address: Address,
     dir: Option<TempDir>,
+    prefix: String,
+    open: Mutex<Vec<(String, Arc<dyn Backend>)>>,
+    ended: AtomicBool,
 }
 
 impl Scratch {
     /// For a database in files: a new directory in the one named, so that the same disk is used.
     pub(crate) fn beside(address: Address) -> Result<Self> {
-        if address.scheme() != "sqlite" || address.path().is_empty() {
-            return Ok(Self { address, dir: None });
-        }
-        let parent = existing(Path::new(address.path()));
-        let dir = tempfile::Builder::new()
-            .prefix("fanfare-scratch-")
-            .tempdir_in(parent)?;
-        let address = address.with_path(dir.path().display().to_string());
+        let (address, dir) = match address.scheme() {
+            "sqlite" if !address.path().is_empty() => {
+                let parent = existing(Path::new(address.path()));
+                let dir = tempfile::Builder::new()
+                    .prefix("fanfare-scratch-")
+                    .tempdir_in(parent)?;
+                let within = address.with_path(dir.path().display().to_string());
+                (within, Some(dir))
+            }
+            _ => (address, None),
+        };
+        let id = EventId::generate().to_string();
+        let random = id.rsplit('-').next().unwrap_or_default();
         Ok(Self {
             address,
-            dir: Some(dir),
+            dir,
+            prefix: format!("scratch_{random}"),
+            open: Mutex::default(),
+            ended: AtomicBool::new(false),
         })
     }
 
-    /// The address of a stream of this name.
+    /// What every stream here begins with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Opens the stream at an address of [`Scratch::stream`].
+    pub(crate) async fn open(
+        &self,
+        stream: &str,
+        at: Address,
+    ) -> fanfare::core::Result<Arc<dyn Backend>> {
+        let backend = registry::open(at).await?;
+        self.open.lock().push((stream.to_owned(), backend.clone()));
+        if self.ended.load(Ordering::SeqCst) {
+            self.close(stream).await;
+            return Err(Error::new(ErrorKind::Closed, "the scratch is removed"));
+        }
+        Ok(backend)
+    }
+
+    /// The address of a stream of this name, which begins with the prefix.
     pub(crate) fn stream(&self, name: &str) -> Address {
-        self.address.clone().with_parameter("stream", name)
+        let address = self.address.clone().with_parameter("stream", name);
+        match address.get("mode") {
+            // The usual list of a foreign form is everybody's.
+            Some("pubsub") => address.with_parameter("dead_letters", format!("{{{name}}}:ff:dlq")),
+            _ => address,
+        }
+    }
+
+    /// Closes what is open of all streams that begin so.
+    pub(crate) async fn close(&self, stream: &str) {
+        let (mine, others) = std::mem::take(&mut *self.open.lock())
+            .into_iter()
+            .partition::<Vec<_>, _>(|(name, _)| name.starts_with(stream));
+        self.open.lock().extend(others);
+        let clock = Clock::system();
+        join_all(mine.into_iter().map(|(_, backend)| {
+            let limit = clock.sleep(CLOSE_LIMIT);
+            async move {
+                tokio::select! {
+                    // One that was meant to be broken may not close well.
+                    _ = backend.close() => {}
+                    () = limit => {}
+                }
+            }
+        }))
+        .await;
+    }
+
+    /// Closes and removes everything; nothing is opened from now on.
+    pub(crate) async fn remove(&self) -> Result<()> {
+        self.ended.store(true, Ordering::SeqCst);
+        self.close(&self.prefix).await;
+        let removed = registry::remove(self.stream(&self.prefix), &self.prefix).await;
+        if let Some(dir) = &self.dir {
+            std::fs::remove_dir_all(dir.path())?;
+        }
+        Ok(removed?)
+    }
+
+    /// What to look for where removing failed.
+    pub(crate) fn left(&self) -> String {
+        match self.dir() {
+            Some(dir) => format!("remove {} yourself", dir.display()),
+            None => format!(
+                "what is left begins with {}: remove it yourself",
+                self.prefix
+            ),
+        }
     }
 
     /// The directory, where there is one.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::panic::Location;
 
 use fanfare_core::capability::{Capabilities, Dedup, HistoryKind, Order};
-use fanfare_core::error::Error;
+use fanfare_core::error::{Error, ErrorKind};
 use futures::future::BoxFuture;
 
 use crate::stage::Stage;
@@ -141,6 +141,8 @@ pub(crate) enum Failure {
     Broken(String),
     /// The target cannot offer what the case needs; found out while running.
     NotOffered(String),
+    /// It may well hold, and cannot be tried where the target is.
+    NotTried(String),
 }
 
 impl Failure {
@@ -162,6 +164,18 @@ impl From<tokio::task::JoinError> for Failure {
     #[track_caller]
     fn from(error: tokio::task::JoinError) -> Self {
         Self::new(error)
+    }
+}
+
+/// What the target was asked to do; `missing` says what it lacks where it has nothing of the kind. An
+/// [`Unsupported`](ErrorKind::Unsupported) error is its own reason not to try.
+pub(crate) fn offered<T>(done: Option<Result<T, Error>>, missing: &str) -> Verdict<T> {
+    match done {
+        None => Err(Failure::NotOffered(missing.into())),
+        Some(Err(error)) if error.kind() == ErrorKind::Unsupported => {
+            Err(Failure::NotTried(error.to_string()))
+        }
+        Some(done) => Ok(done?),
     }
 }
 

@@ -21,8 +21,10 @@ pub struct Report {
     pub failed: usize,
     /// How many do not apply, by the backend's own capabilities.
     pub not_offered: usize,
-    /// Wall time in milliseconds.
-    pub millis: u128,
+    /// How many could not be tried where the target is.
+    pub not_tried: usize,
+    /// Wall time.
+    pub seconds: f64,
     /// What every random choice came from; repeats the run's inputs.
     pub seed: u64,
     /// Every case, by topic and name.
@@ -38,8 +40,8 @@ pub struct CaseReport {
     pub name: &'static str,
     /// The number of its promise.
     pub promise: u8,
-    /// Wall time in milliseconds.
-    pub millis: u128,
+    /// Wall time.
+    pub seconds: f64,
     /// What came out.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -54,11 +56,16 @@ pub enum Outcome {
     /// It did not.
     Failed {
         /// What was seen.
-        detail: String,
+        reason: String,
     },
     /// The backend does not offer what the case needs.
     NotOffered {
         /// Which capability is missing.
+        reason: String,
+    },
+    /// It may hold, and was not tried.
+    NotTried {
+        /// Why not.
         reason: String,
     },
 }
@@ -81,7 +88,8 @@ impl Report {
             passed: count(|o| matches!(o, Outcome::Passed)),
             failed: count(|o| matches!(o, Outcome::Failed { .. })),
             not_offered: count(|o| matches!(o, Outcome::NotOffered { .. })),
-            millis: took.as_millis(),
+            not_tried: count(|o| matches!(o, Outcome::NotTried { .. })),
+            seconds: took.as_secs_f64(),
             seed,
             cases,
         }
@@ -97,7 +105,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "conformance of {}", self.target)?;
-        writeln!(f, "{:>3}  {:<44} passed failed not offered", "", "promise")?;
+        writeln!(
+            f,
+            "{:>3}  {:<44} passed failed not offered not tried",
+            "", "promise"
+        )?;
         for promise in PROMISES {
             let count = |wanted: fn(&Outcome) -> bool| {
                 let of_promise = self.cases.iter().filter(|c| c.promise == promise.number);
@@ -106,26 +118,30 @@ impl fmt::Display for Report {
             let passed = count(|o| matches!(o, Outcome::Passed));
             let failed = count(|o| matches!(o, Outcome::Failed { .. }));
             let absent = count(|o| matches!(o, Outcome::NotOffered { .. }));
+            let untried = count(|o| matches!(o, Outcome::NotTried { .. }));
             let (number, title) = (promise.number, promise.title);
             writeln!(
                 f,
-                "{number:>3}  {title:<44} {passed:>6} {failed:>6} {absent:>11}"
+                "{number:>3}  {title:<44} {passed:>6} {failed:>6} {absent:>11} {untried:>9}"
             )?;
         }
         for case in &self.cases {
             let (topic, name) = (case.topic, case.name);
             match &case.outcome {
                 Outcome::Passed => {}
-                Outcome::Failed { detail } => writeln!(f, "FAILED {topic}::{name}: {detail}")?,
+                Outcome::Failed { reason } => writeln!(f, "FAILED {topic}::{name}: {reason}")?,
                 Outcome::NotOffered { reason } => {
                     writeln!(f, "not offered {topic}::{name}: {reason}")?;
+                }
+                Outcome::NotTried { reason } => {
+                    writeln!(f, "not tried {topic}::{name}: {reason}")?;
                 }
             }
         }
         write!(
             f,
-            "{} passed, {} failed, {} not offered in {} ms, seed {}",
-            self.passed, self.failed, self.not_offered, self.millis, self.seed
+            "{} passed, {} failed, {} not offered, {} not tried in {:.1} s, seed {}",
+            self.passed, self.failed, self.not_offered, self.not_tried, self.seconds, self.seed
         )
     }
 }

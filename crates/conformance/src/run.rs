@@ -2,12 +2,12 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_core::capability::Capabilities;
 use fanfare_core::clock::Clock;
 use futures::{FutureExt, StreamExt, stream};
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::case::{Case, Failure, Verdict};
@@ -28,6 +28,9 @@ pub struct Options {
     pub patience: Duration,
     /// Where random choices begin; a random seed when none.
     pub seed: Option<u64>,
+    /// What the names of all streams begin with: `[a-z0-9_]`, at most 32 bytes. Default a random one: a
+    /// broker keeps the streams of the last run.
+    pub prefix: String,
 }
 
 impl Default for Options {
@@ -38,6 +41,7 @@ impl Default for Options {
             case_limit: Duration::from_mins(1),
             patience: Duration::from_secs(20),
             seed: None,
+            prefix: format!("suite_{:016x}", random()),
         }
     }
 }
@@ -64,16 +68,25 @@ impl Options {
 pub async fn run(target: Arc<dyn Target>, options: Options) -> Report {
     let clock = Clock::system();
     let started = clock.now();
-    let seed = options
-        .seed
-        .unwrap_or_else(|| Uuid::now_v7().as_u64_pair().1);
+    let seed = options.seed.unwrap_or_else(random);
     let cases = crate::cases().filter(|case| options.wants(case));
-    let reports = stream::iter(cases)
-        .map(|case| run_case(case, target.clone(), clock.clone(), options.clone(), seed))
+    let reports = stream::iter(cases.enumerate())
+        .map(|(number, case)| {
+            // None begins like another: a case may have more than one.
+            let stream = format!("{}_{number:03}", options.prefix);
+            run_case(
+                case,
+                target.clone(),
+                clock.clone(),
+                options.clone(),
+                stream,
+                seed,
+            )
+        })
         .buffer_unordered(options.concurrency.max(1))
         .collect::<Vec<_>>()
         .await;
-    let capabilities = capabilities(&*target, &clock, &options, seed).await;
+    let capabilities = capabilities(&*target, &clock, &options).await;
     let took = clock.now().since(started);
     Report::new(target.name(), capabilities, seed, took, reports)
 }
@@ -82,15 +95,16 @@ async fn capabilities(
     target: &dyn Target,
     clock: &Clock,
     options: &Options,
-    seed: u64,
 ) -> Option<Capabilities> {
-    let backend = target.open(&format!("suite_{seed:016x}")).await.ok()?;
+    let stream = format!("{}_capable", options.prefix);
+    let backend = target.open(&stream).await.ok()?;
     let capabilities = backend.capabilities();
     // A backend that does not close has failed its cases already.
     tokio::select! {
         _ = backend.close() => {}
         () = clock.sleep(options.patience) => {}
     }
+    target.over(&stream).await;
     Some(capabilities)
 }
 
@@ -121,32 +135,36 @@ async fn run_case(
     target: Arc<dyn Target>,
     clock: Clock,
     options: Options,
+    stream: String,
     seed: u64,
 ) -> CaseReport {
     let started = clock.now();
     let limit = options.case_limit;
-    let work = tokio::spawn(AssertUnwindSafe(attempt(case, target, options, seed)).catch_unwind());
-    let stop = work.abort_handle();
+    let attempt = attempt(case, target.clone(), options, stream.clone(), seed);
+    let mut work = JoinSet::new();
+    work.spawn(AssertUnwindSafe(attempt).catch_unwind());
     let verdict = tokio::select! {
-        joined = work => match joined {
+        Some(joined) = work.join_next() => match joined {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(panic)) => Err(Failure::Broken(format!("panicked: {}", said(&*panic)))),
             Err(error) => Err(Failure::Broken(error.to_string())),
         },
         () = clock.sleep(limit) => {
-            stop.abort();
+            work.abort_all();
             Err(Failure::Broken(format!("did not end within {limit:?}")))
         }
     };
+    target.over(&stream).await;
     CaseReport {
         topic: case.topic,
         name: case.name,
         promise: case.promise,
-        millis: clock.now().since(started).as_millis(),
+        seconds: clock.now().since(started).as_secs_f64(),
         outcome: match verdict {
             Ok(()) => Outcome::Passed,
-            Err(Failure::Broken(detail)) => Outcome::Failed { detail },
+            Err(Failure::Broken(reason)) => Outcome::Failed { reason },
             Err(Failure::NotOffered(reason)) => Outcome::NotOffered { reason },
+            Err(Failure::NotTried(reason)) => Outcome::NotTried { reason },
         },
     }
 }
@@ -155,20 +173,19 @@ async fn attempt(
     case: &'static Case,
     target: Arc<dyn Target>,
     options: Options,
+    stream: String,
     seed: u64,
 ) -> Verdict {
-    static STREAMS: AtomicU64 = AtomicU64::new(0);
-    // Names differ between runs too: a broker keeps the streams of the last one.
-    let stream = format!(
-        "suite_{seed:016x}_{}",
-        STREAMS.fetch_add(1, Ordering::Relaxed)
-    );
     let mut stage = Stage::open(target, stream, &options, seed).await?;
     if let Some(reason) = case.missing(&stage.backend.capabilities()) {
         return Err(Failure::NotOffered(reason.into()));
     }
     (case.run)(&mut stage).await?;
     stage.close().await
+}
+
+fn random() -> u64 {
+    Uuid::now_v7().as_u64_pair().1
 }
 
 fn said(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -19,7 +19,8 @@ use fanfare_core::pattern::PatternSet;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
 
-use crate::case::{Failure, Verdict, require, require_eq};
+use crate::case::{Failure, Verdict, offered, require, require_eq};
+use crate::offer::NO_BOUND;
 use crate::random::Random;
 use crate::run::Options;
 use crate::target::Target;
@@ -80,10 +81,8 @@ impl Stage {
     /// A second, bounded stream of the same target.
     pub(crate) async fn bounded(&self, bytes: u64) -> Verdict<Arc<dyn Backend>> {
         let stream = format!("{}_bounded", self.stream);
-        match self.target.open_bounded(&stream, bytes).await {
-            Some(opened) => Ok(opened?),
-            None => Err(Failure::NotOffered("no bound on a stream's size".into())),
-        }
+        let opened = self.target.open_bounded(&stream, bytes).await;
+        offered(opened, NO_BOUND)
     }
 
     /// Publishes in batches; every event must be stored and new.

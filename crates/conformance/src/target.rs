@@ -12,6 +12,10 @@ use futures::future::BoxFuture;
 use crate::line::Breakable;
 
 /// One engine, as configured, under test.
+///
+/// What needs more than a client, such as a line that can be broken, is answered with none where the
+/// engine has nothing of the kind, and with an [`Unsupported`](fanfare_core::ErrorKind::Unsupported)
+/// error that says why where this target must not or cannot try it.
 #[async_trait]
 pub trait Target: Debug + Send + Sync + 'static {
     /// Shown in the report, such as `sqlite`.
@@ -21,6 +25,12 @@ pub trait Target: Debug + Send + Sync + 'static {
     /// MUST be new and empty; one that was opened and closed before MUST hold the same data, where
     /// the capabilities say `durable`.
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>>;
+
+    /// Hears that a case is over, whatever came of it: all streams whose names begin with `stream`, and
+    /// what is still open of them, were its own.
+    async fn over(&self, stream: &str) {
+        let _ = stream;
+    }
 
     /// Opens a new stream that holds about `bytes` of events at most; none where the engine has no
     /// such bound.

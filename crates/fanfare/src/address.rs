@@ -2,6 +2,7 @@
 //! here, understood in [`registry`](crate::registry). Whatever shows an address hides credentials.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 use fanfare_core::{Error, Result};
@@ -10,7 +11,7 @@ use fanfare_core::{Error, Result};
 pub const DEFAULT_STREAM: &str = "fanfare";
 
 /// Parameters whose values are safe to show; every other one is hidden.
-const PUBLIC_PARAMETERS: [&str; 14] = [
+const PUBLIC_PARAMETERS: [&str; 16] = [
     "stream",
     "mode",
     "queue",
@@ -25,6 +26,8 @@ const PUBLIC_PARAMETERS: [&str; 14] = [
     "wait_replicas",
     "pooler",
     "sslmode",
+    "response_timeout",
+    "publish_timeout",
 ];
 
 /// A backend URL in its parts.
@@ -83,6 +86,44 @@ impl Address {
     pub fn with_path(mut self, path: impl Into<String>) -> Self {
         self.rest = path.into();
         self
+    }
+
+    /// Host and port, where there is one server and it is named.
+    pub fn host(&self) -> Option<(&str, Option<u16>)> {
+        let (start, end) = self.authority()?;
+        let authority = self.rest.get(start..end)?;
+        if authority.is_empty() || authority.contains([',', '%']) {
+            return None;
+        }
+        match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => {
+                Some((host.trim_matches(['[', ']']), Some(port.parse().ok()?)))
+            }
+            _ => Some((authority.trim_matches(['[', ']']), None)),
+        }
+    }
+
+    /// The same address at another server.
+    #[must_use]
+    pub fn with_host(mut self, server: SocketAddr) -> Self {
+        if let Some((start, end)) = self.authority() {
+            self.rest.replace_range(start..end, &server.to_string());
+        }
+        self
+    }
+
+    /// Where in the rest host and port stand, without credentials.
+    fn authority(&self) -> Option<(usize, usize)> {
+        let start = self.rest.strip_prefix("//").map(|_| 2)?;
+        let start = self.rest.rfind('@').map_or(start, |at| at + 1);
+        let length = self.rest.get(start..)?.find('/');
+        Some((start, length.map_or(self.rest.len(), |at| start + at)))
+    }
+
+    /// A parameter.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let found = self.parameters.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
     }
 
     /// The same address with a parameter set.
@@ -226,6 +267,50 @@ mod tests {
         assert_eq!(other.to_string(), "sqlite:/x?stream=a");
         assert_eq!(Address::parse("sqlite:///var/x").unwrap().path(), "/var/x");
         assert_eq!(Address::parse("memory:").unwrap().path(), "");
+    }
+
+    #[test]
+    fn the_server_is_found_and_another_put_in_its_place() {
+        let other = SocketAddr::from(([127, 0, 0, 1], 9));
+        for (url, host, port, at_other) in [
+            (
+                "redis://localhost",
+                "localhost",
+                None,
+                "redis://127.0.0.1:9",
+            ),
+            (
+                "nats://a:b@c@one:7/",
+                "one",
+                Some(7),
+                "nats://a:b@c@127.0.0.1:9/",
+            ),
+            (
+                "postgres://a@[::1]/db?stream=s",
+                "::1",
+                None,
+                "postgres://a@127.0.0.1:9/db",
+            ),
+            (
+                "postgres://[::1]:8/db",
+                "::1",
+                Some(8),
+                "postgres://127.0.0.1:9/db",
+            ),
+        ] {
+            let address = Address::parse(url).unwrap();
+            assert_eq!(address.host(), Some((host, port)), "{url}");
+            let moved = address.with_host(other);
+            assert_eq!(format!("{}:{}", moved.scheme, moved.rest), at_other);
+        }
+        for none in [
+            "redis:",
+            "sqlite:./data",
+            "nats://one,two",
+            "postgres:///db",
+        ] {
+            assert_eq!(Address::parse(none).unwrap().host(), None, "{none}");
+        }
     }
 
     #[test]

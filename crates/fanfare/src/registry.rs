@@ -1,21 +1,20 @@
 //! The only list of backends: one line each. A line names the scheme of its URLs and says how an
 //! address becomes a backend; everything else about a backend is its own crate's.
 
+mod redis;
+
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfare_core::backend::Backend;
-use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
 #[cfg(feature = "nats")]
 use fanfare_nats::{NatsBackend, NatsConfig};
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
-use fanfare_redis::{
-    EntryForm, Form, Groups, PubSubConfig, RedisBackend, RedisConfig, RedisPubSub,
-};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
 use crate::address::Address;
@@ -26,6 +25,7 @@ const MAX_DATA_BYTES: usize = 16 << 20;
 
 type Opening = Pin<Box<dyn Future<Output = Result<Arc<dyn Backend>>> + Send>>;
 type Verifying = Pin<Box<dyn Future<Output = Result<Vec<String>>> + Send>>;
+type Removing = Pin<Box<dyn Future<Output = Result<()>> + Send>>;
 
 /// One backend.
 #[derive(Debug)]
@@ -35,6 +35,10 @@ struct Entry {
     open: fn(Address) -> Opening,
     back_up: fn(Address, &Path) -> Result<u64>,
     verify: fn(Address) -> Verifying,
+    /// Removes every stream whose name begins so.
+    remove: fn(Address, String) -> Removing,
+    /// Where a server listens unless its URL says so; none where there is no one server to connect to.
+    port: Option<u16>,
 }
 
 static BACKENDS: &[Entry] = &[
@@ -44,6 +48,8 @@ static BACKENDS: &[Entry] = &[
         open: |address| Box::pin(async { memory(address) }),
         back_up: |_, _| Err(refused("a backend in memory has nothing to copy")),
         verify: |_| Box::pin(async { Ok(Vec::new()) }),
+        remove: |_, _| Box::pin(async { Ok(()) }),
+        port: None,
     },
     #[cfg(feature = "nats")]
     Entry {
@@ -52,6 +58,10 @@ static BACKENDS: &[Entry] = &[
         open: |address| Box::pin(nats(address)),
         back_up: |_, _| Err(refused("`nats stream backup` copies both of its streams")),
         verify: |_| Box::pin(async { Err(refused("nats checks its own files")) }),
+        remove: |address, prefix| {
+            Box::pin(async move { NatsBackend::remove(nats_config(address)?, &prefix).await })
+        },
+        port: Some(4222),
     },
     Entry {
         scheme: "postgres",
@@ -59,14 +69,21 @@ static BACKENDS: &[Entry] = &[
         open: |address| Box::pin(async { Ok(postgres(address).await? as Arc<dyn Backend>) }),
         back_up: |_, _| Err(refused("pg_dump copies the schema of the stream")),
         verify: |_| Box::pin(async { Err(refused("postgres checks its own files")) }),
+        remove: |address, prefix| {
+            Box::pin(
+                async move { PostgresBackend::remove(postgres_config(address)?, &prefix).await },
+            )
+        },
+        port: Some(5432),
     },
-    at_redis("redis", "redis://HOST:PORT"),
-    at_redis("rediss", "rediss://HOST:PORT"),
-    at_redis("redis+unix", "redis+unix:FILE"),
-    at_redis("redis+cluster", "redis+cluster://HOST:PORT,HOST:PORT"),
+    at_redis("redis", "redis://HOST:PORT", Some(6379)),
+    at_redis("rediss", "rediss://HOST:PORT", Some(6379)),
+    at_redis("redis+unix", "redis+unix:FILE", None),
+    at_redis("redis+cluster", "redis+cluster://HOST:PORT,HOST:PORT", None),
     at_redis(
         "redis+sentinel",
         "redis+sentinel://HOST:PORT,HOST:PORT/SERVICE",
+        None,
     ),
     Entry {
         scheme: "sqlite",
@@ -74,16 +91,22 @@ static BACKENDS: &[Entry] = &[
         open: |address| Box::pin(sqlite(address)),
         back_up: |address, target| fanfare_sqlite::back_up(&sqlite_config(address)?, target),
         verify: |address| Box::pin(verify_sqlite(address)),
+        remove: |address, prefix| {
+            Box::pin(async move { fanfare_sqlite::remove(&sqlite_config(address)?.dir, &prefix) })
+        },
+        port: None,
     },
 ];
 
-const fn at_redis(scheme: &'static str, example: &'static str) -> Entry {
+const fn at_redis(scheme: &'static str, example: &'static str, port: Option<u16>) -> Entry {
     Entry {
         scheme,
         example,
-        open: |address| Box::pin(redis(address)),
+        open: |address| Box::pin(redis::open(address)),
         back_up: |_, _| Err(refused("redis makes its own backups")),
         verify: |_| Box::pin(async { Err(refused("redis checks its own files")) }),
+        remove: |address, prefix| Box::pin(redis::remove(address, prefix)),
+        port,
     }
 }
 
@@ -129,6 +152,43 @@ pub async fn verify(address: Address) -> Result<Vec<String>> {
     (entry(&address)?.verify)(address).await
 }
 
+/// Removes every stream there whose name begins with `prefix`, with all that belongs to it: events,
+/// subscriptions, dead letters, shared values. Nobody may have one open. Fine where there is none.
+pub async fn remove(address: Address, prefix: &str) -> Result<()> {
+    if prefix.is_empty() {
+        return Err(refused("removing everything needs at least a letter"));
+    }
+    (entry(&address)?.remove)(address, prefix.to_owned()).await
+}
+
+/// Host and port of the server at `address`, where a connection through something else that forwards
+/// to it is as good; none where there is no network in between. An
+/// [`Unsupported`](ErrorKind::Unsupported) error says why it would not be as good.
+pub fn server_of(address: &Address) -> Result<Option<(String, u16)>> {
+    let Entry { scheme, port, .. } = entry(address)?;
+    match *scheme {
+        "memory" | "sqlite" => return Ok(None),
+        "redis+unix" => return Err(refused("its socket file leads to it and nowhere else")),
+        "redis+cluster" | "redis+sentinel" => {
+            return Err(refused("the servers themselves say where to connect"));
+        }
+        "rediss" => return Err(refused("its certificate is good for its own name only")),
+        _ if matches!(
+            address.get("sslmode"),
+            Some("require" | "verify-ca" | "verify-full")
+        ) =>
+        {
+            return Err(refused("its certificate is good for its own name only"));
+        }
+        _ => {}
+    }
+    let host = address.host();
+    let (host, given) = host.ok_or_else(|| refused("the URL does not name one server"))?;
+    let port = given.or(*port);
+    let port = port.ok_or_else(|| refused("the URL names no port"))?;
+    Ok(Some((host.to_owned(), port)))
+}
+
 fn entry(address: &Address) -> Result<&'static Entry> {
     let scheme = match address.scheme() {
         // As other programs write it.
@@ -148,6 +208,14 @@ fn entry(address: &Address) -> Result<&'static Entry> {
         );
         Error::new(ErrorKind::Unsupported, message)
     })
+}
+
+/// Where the address has it.
+fn take_duration(address: &mut Address, name: &str, to: &mut Duration) -> Result<()> {
+    if let Some(text) = address.take(name) {
+        *to = duration::parse(&text)?;
+    }
+    Ok(())
 }
 
 fn refused(why: &str) -> Error {
@@ -231,6 +299,12 @@ fn nats_config(mut address: Address) -> Result<NatsConfig> {
     if let Some(replicas) = address.take_number("replicas")? {
         config.replicas = replicas;
     }
+    take_duration(
+        &mut address,
+        "response_timeout",
+        &mut config.response_timeout,
+    )?;
+    take_duration(&mut address, "publish_timeout", &mut config.publish_timeout)?;
     address.finish()?;
     Ok(config)
 }
@@ -281,121 +355,14 @@ fn postgres_config(mut address: Address) -> Result<PostgresConfig> {
         }
         config.pooler = true;
     }
+    take_duration(
+        &mut address,
+        "response_timeout",
+        &mut config.response_timeout,
+    )?;
+    take_duration(&mut address, "publish_timeout", &mut config.publish_timeout)?;
     address.finish()?;
     Ok(config)
-}
-
-async fn redis(mut address: Address) -> Result<Arc<dyn Backend>> {
-    match address.take("mode").as_deref() {
-        None => Ok(RedisBackend::open(redis_config(address)?).await?),
-        Some("pubsub") => Ok(RedisPubSub::open(pubsub_config(address)?).await?),
-        Some(_) => {
-            let detail = "`mode` in a redis: URL is `pubsub`, or is not there";
-            Err(Error::invalid("/backend", detail))
-        }
-    }
-}
-
-/// `redis://..?mode=pubsub&stream=NAME&queue=N&dead_letters=KEY`; on the channels of another service
-/// `&wire=PRESET`, and `stream` is their prefix.
-fn pubsub_config(mut address: Address) -> Result<PubSubConfig> {
-    for keeps in [
-        "max_bytes",
-        "retention",
-        "group",
-        "consumer",
-        "takeover",
-        "wait_replicas",
-    ] {
-        if address.take(keeps).is_some() {
-            let detail = format!("`{keeps}` means nothing where `mode=pubsub` keeps nothing");
-            return Err(Error::invalid("/backend", detail));
-        }
-    }
-    let dead_letters = address.take("dead_letters");
-    let queue = address.take_number("queue")?;
-    let mut config = PubSubConfig::new(redis_config(address)?);
-    config.dead_letters = dead_letters;
-    if let Some(events) = queue {
-        config.queue_events = events;
-    }
-    Ok(config)
-}
-
-/// `redis://USER:PASSWORD@HOST:PORT/DATABASE?stream=NAME&max_bytes=N&retention=7d`; on a stream of
-/// another service `&wire=PRESET`, and in its consumer group `&group=NAME&consumer=NAME&takeover=30s`.
-/// Where replicas take over, `&wait_replicas=N`; for sentinels `&sentinel_user=NAME&sentinel_password=..`.
-fn redis_config(mut address: Address) -> Result<RedisConfig> {
-    let wire = address.take("wire");
-    let stream = match wire {
-        Some(_) => foreign_stream(&mut address)?,
-        None => address.take_stream()?,
-    };
-    let mut config = RedisConfig::new(redis_url(&mut address)?, stream);
-    config.tls_ca = address.take("ca").map(PathBuf::from);
-    config.tls_identity = match (address.take("cert"), address.take("key")) {
-        (None, None) => None,
-        (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
-        _ => {
-            let detail = "`cert` and `key` in a rediss: URL belong together";
-            return Err(Error::invalid("/backend", detail));
-        }
-    };
-    config.sentinel_user = (
-        address.take("sentinel_user"),
-        address.take("sentinel_password"),
-    );
-    if let Some(replicas) = address.take_number("wait_replicas")? {
-        config.wait_replicas = replicas;
-    }
-    config.max_data_bytes = MAX_DATA_BYTES;
-    if let Some(bytes) = address.take_number("max_bytes")? {
-        config.max_bytes = bytes;
-    }
-    if let Some(retention) = address.take("retention") {
-        config.retention = duration::parse(&retention)?;
-    }
-    if let Some(wire) = wire {
-        config.form = Form::Entries(EntryForm::preset(&wire).ok_or_else(unknown_wire)?);
-    }
-    config.groups = match address.take("group").as_deref() {
-        None => Groups::None,
-        Some("*") => Groups::All,
-        Some(name) => Groups::One(SubscriptionName::parse(name)?),
-    };
-    config.consumer = address.take("consumer");
-    if let Some(takeover) = address.take("takeover") {
-        config.takeover = duration::parse(&takeover)?;
-    }
-    address.finish()?;
-    Ok(config)
-}
-
-/// As the client reads it; a socket file has its database among the parameters.
-fn redis_url(address: &mut Address) -> Result<String> {
-    if address.scheme() != "redis+unix" {
-        return Ok(format!("{}:{}", address.scheme(), address.path()));
-    }
-    let database: u32 = address.take_number("database")?.unwrap_or(0);
-    Ok(format!("redis+unix://{}?db={database}", address.path()))
-}
-
-/// Others name their streams as they like.
-fn foreign_stream(address: &mut Address) -> Result<String> {
-    let stream = address.take("stream").unwrap_or_default();
-    if (1..=256).contains(&stream.len()) && stream.chars().all(|c| c.is_ascii_graphic()) {
-        return Ok(stream);
-    }
-    let detail = "with `wire`, `stream` names the other service's stream, without blanks";
-    Err(Error::invalid("/backend", detail))
-}
-
-fn unknown_wire() -> Error {
-    Error::invalid(
-        "/backend",
-        "`wire` in a redis: URL is one of cloudevents, job-lifecycle, notifications, crud-audit, \
-         identity-mail and workflow",
-    )
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ const LAW: [(&str, &[&str], &[&str]); 16] = [
             "fanfare-redis",
             "fanfare-sqlite",
         ],
-        &[],
+        &["fanfare-conformance"],
     ),
     // Conformance in tests, for its private brokers.
     ("fanfare-server", &["fanfare"], &["fanfare-conformance"]),

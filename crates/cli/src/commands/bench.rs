@@ -12,7 +12,6 @@ use fanfare::core::data::Data;
 use fanfare::core::event::Event;
 use fanfare::core::event_type::EventType;
 use fanfare::core::subscription::Start;
-use fanfare::registry;
 use futures::future::try_join_all;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -22,6 +21,7 @@ use crate::args::Common;
 use crate::failure::{Failure, Result};
 use crate::output::{Output, Table, note};
 use crate::scratch::Scratch;
+use crate::signals::Stop;
 
 /// How long the disk is asked to flush, one write at a time.
 const FLUSH_FOR: Duration = Duration::from_secs(1);
@@ -33,8 +33,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Measure a backend.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
-    /// The backend: sqlite:DIR, memory:, redis://HOST or postgres://HOST/DATABASE. Files are removed
-    /// at the end; streams on a server stay there.
+    /// The backend: sqlite:DIR, memory:, redis://HOST or postgres://HOST/DATABASE. What is written is
+    /// removed at the end.
     #[arg(value_name = "URL")]
     backend: String,
     /// Events in total.
@@ -78,13 +78,26 @@ impl Bench {
         if cfg!(debug_assertions) {
             note("this is a debug build; figures mean little");
         }
-        let bus = Bus::builder(registry::open(scratch.stream("bench")).await?).build()?;
+        let mut stop = Stop::listen()?;
+        let measured = tokio::select! {
+            measured = self.measure(&scratch) => measured,
+            () = stop.wait() => Err(Failure::failed("interrupted")),
+        };
+        let removed = scratch.remove().await;
+        show(out, &shown, &measured?)?;
+        removed.map_err(|failure| failure.with_context(&scratch.left()))
+    }
+
+    async fn measure(&self, scratch: &Scratch) -> Result<Vec<Phase>> {
+        let stream = format!("{}_bench", scratch.prefix());
+        let backend = scratch.open(&stream, scratch.stream(&stream)).await?;
+        let bus = Bus::builder(backend).build()?;
         let mut phases = vec![self.publish(&bus).await?, self.deliver(&bus).await?];
         bus.shutdown(GRACE).await?;
         if let Some(dir) = scratch.dir() {
             phases.push(flush(dir.join("flush"), bus.clock().clone()).await?);
         }
-        show(out, &shown, &phases)
+        Ok(phases)
     }
 
     async fn publish(&self, bus: &Bus) -> Result<Phase> {

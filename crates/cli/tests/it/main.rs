@@ -4,8 +4,10 @@
 
 mod backup;
 mod config;
+mod conformance;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod events;
 mod forward;
 mod guide;

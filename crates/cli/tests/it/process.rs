@@ -11,6 +11,8 @@ use serde_json::Value;
 
 /// How long anything may take before the test has failed.
 const LIMIT: Duration = Duration::from_mins(1);
+/// How long what tries or measures much may take before it says something.
+const LONG_LIMIT: Duration = Duration::from_mins(5);
 
 /// What a command printed and how it ended.
 #[derive(Debug)]
@@ -70,6 +72,11 @@ pub(crate) fn run(mut command: Command) -> Ended {
     Running::new(child).end()
 }
 
+/// The same where nothing may be said for minutes.
+pub(crate) fn run_for_long(command: Command) -> Ended {
+    Running::start(command).end_within(LONG_LIMIT)
+}
+
 /// A process whose output is read as it comes.
 #[derive(Debug)]
 pub(crate) struct Running {
@@ -114,6 +121,17 @@ impl Running {
         }
     }
 
+    /// Reads what it says of itself until a line contains `text`, and answers that.
+    #[track_caller]
+    pub(crate) fn error_with(&self, text: &str) -> String {
+        loop {
+            let line = self.err.recv_timeout(LIMIT).expect("a line in time");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
     /// Sends a signal by name.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
@@ -129,10 +147,16 @@ impl Running {
 
     /// Waits for its end.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Ended {
+    pub(crate) fn end(self) -> Ended {
+        self.end_within(LIMIT)
+    }
+
+    /// The same, in so long between two lines.
+    #[track_caller]
+    pub(crate) fn end_within(mut self, limit: Duration) -> Ended {
         // Both pipes close when it ends; a process that hangs is found by the first.
-        let out = collect(&self.out);
-        let err = collect(&self.err);
+        let out = collect(&self.out, limit);
+        let err = collect(&self.err, limit);
         let status: ExitStatus = self.child.wait().unwrap();
         Ended {
             code: status.code().unwrap_or(-1),
@@ -149,10 +173,10 @@ impl Drop for Running {
     }
 }
 
-fn collect(lines: &Receiver<String>) -> String {
+fn collect(lines: &Receiver<String>, limit: Duration) -> String {
     let mut all = String::new();
     loop {
-        match lines.recv_timeout(LIMIT) {
+        match lines.recv_timeout(limit) {
             Ok(line) => {
                 all.push_str(&line);
                 all.push('\n');

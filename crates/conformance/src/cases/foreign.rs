@@ -3,7 +3,8 @@
 use fanfare_core::data::Data;
 use fanfare_core::dead_letter::{DeadBody, DeadLetter, DeadLetterFilter};
 
-use crate::case::{Failure, Verdict, cases, require, require_eq};
+use crate::case::{Failure, Verdict, cases, offered, require, require_eq};
+use crate::offer::NOBODY_ELSE;
 use crate::stage::{BRIEF, Seat, Stage, every_letter, keyed, ordered, require_same};
 
 cases! { "foreign";
@@ -17,10 +18,8 @@ const GARBAGE: &[u8] = b"\xff\x00 { \"no\": event, \xc3\x28";
 
 impl Stage {
     async fn garbage(&self) -> Verdict {
-        match self.target.write_past(&self.stream, GARBAGE).await {
-            Some(written) => Ok(written?),
-            None => Err(Failure::NotOffered("nobody else can write to it".into())),
-        }
+        let written = self.target.write_past(&self.stream, GARBAGE).await;
+        offered(written, NOBODY_ELSE)
     }
 
     /// The dead letters, once there are so many.

@@ -14,8 +14,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use crate::broker::Fault;
-use crate::case::{Failure, Verdict, cases, require, require_eq, require_kind};
+use crate::case::{Failure, Verdict, cases, offered, require, require_eq, require_kind};
 use crate::line::{Breakable, Line};
+use crate::offer::NO_NETWORK;
 use crate::stage::{BRIEF, Stage, event, events};
 
 cases! { "gap";
@@ -75,10 +76,8 @@ impl Far {
 impl Stage {
     /// On the same stream as the stage's own backend.
     async fn far(&self) -> Verdict<Far> {
-        let Some(opened) = self.target.open_breakable(&self.stream).await else {
-            return Err(Failure::NotOffered("no network in between".into()));
-        };
-        let Breakable { backend, line } = opened?;
+        let opened = self.target.open_breakable(&self.stream).await;
+        let Breakable { backend, line } = offered(opened, NO_NETWORK)?;
         let limits = Limits {
             publish_timeout: DEADLINE,
             receive_wait: Duration::from_secs(1),
@@ -321,14 +320,8 @@ async fn a_subscription_deleted_under_us_is_created_again(stage: &Stage) -> Verd
 async fn a_lost_stream_goes_on_and_its_loss_is_told_once(stage: &Stage) -> Verdict {
     let seat = stage.join_new("all", "**").await?;
     stage.publish_many("orders.lost", 5).await?;
-    match stage.target.lose(&stage.stream).await {
-        Some(lost) => lost?,
-        None => {
-            return Err(Failure::NotOffered(
-                "nobody else can delete its events".into(),
-            ));
-        }
-    }
+    let lost = stage.target.lose(&stage.stream).await;
+    offered(lost, "nobody else can delete its events")?;
     let until = stage.clock.now() + stage.patience;
     let losses = async || Verdict::Ok(stage.backend.admin().stats().await?.losses);
     while losses().await? == 0 {

@@ -12,7 +12,8 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, try_join_all};
 use tokio::sync::Semaphore;
 
-use crate::case::{Failure, Verdict, cases, require_eq};
+use crate::case::{Failure, Verdict, cases, offered, require_eq};
+use crate::offer::NO_TRANSACTION;
 use crate::random::Random;
 use crate::stage::{Stage, events, keyed, number, ordered, require_same};
 use crate::target::Target;
@@ -36,12 +37,8 @@ async fn transact(
     events: &[Event],
     end: BoxFuture<'static, bool>,
 ) -> Verdict {
-    match target.transact(stream, events, end).await {
-        Some(ended) => Ok(ended?),
-        None => Err(Failure::NotOffered(
-            "no transactions of the caller's".into(),
-        )),
-    }
+    let ended = target.transact(stream, events, end).await;
+    offered(ended, NO_TRANSACTION)
 }
 
 impl Stage {
