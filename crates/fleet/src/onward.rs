@@ -3,39 +3,57 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, FusedFuture, Shared, WeakShared};
 use tokio::runtime::Handle;
 
 /// A future that goes on by itself where whoever waits for it stops.
-pub(crate) struct Onward<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
+pub(crate) struct Onward(Shared<BoxFuture<'static, ()>>);
 
-impl<T: Send + 'static> Onward<T> {
-    pub(crate) fn new(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self(Some(Box::pin(work)))
+/// The same work, for somebody who may need it to end.
+pub(crate) struct Begun(WeakShared<BoxFuture<'static, ()>>);
+
+impl Onward {
+    pub(crate) fn new(work: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(work.boxed().shared())
+    }
+
+    pub(crate) fn begun(&self) -> Option<Begun> {
+        self.0.downgrade().map(Begun)
     }
 }
 
-impl<T: Send + 'static> Future for Onward<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
-        let Some(work) = &mut self.0 else {
-            return Poll::Pending;
-        };
-        let done = ready!(work.as_mut().poll(context));
-        self.0 = None;
-        Poll::Ready(done)
-    }
-}
-
-impl<T: Send + 'static> Drop for Onward<T> {
-    fn drop(&mut self) {
-        if let Some(work) = self.0.take()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(work);
+impl Begun {
+    /// Whoever waits for it may never look at it again: from now on it does not depend on that.
+    pub(crate) fn go_on(self) {
+        if let Some(work) = self.0.upgrade() {
+            go_on(work);
         }
+    }
+}
+
+impl Future for Onward {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_unpin(context)
+    }
+}
+
+impl Drop for Onward {
+    fn drop(&mut self) {
+        // It is over for who has seen its end.
+        if !self.0.is_terminated() {
+            go_on(self.0.clone());
+        }
+    }
+}
+
+fn go_on(work: Shared<BoxFuture<'static, ()>>) {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(work);
     }
 }
 
@@ -60,7 +78,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_waited_for_is_answered() {
-        assert_eq!(Onward::new(async { 7 }).await, 7);
+    async fn what_was_begun_ends_although_whoever_waits_never_looks_again() {
+        let (go, going) = oneshot::channel();
+        let (tell, told) = oneshot::channel();
+        let mut work = Onward::new(async move {
+            let gone: u32 = going.await.unwrap();
+            tell.send(gone).unwrap();
+        });
+        assert!(futures::poll!(&mut work).is_pending());
+        work.begun().unwrap().go_on();
+        go.send(7).unwrap();
+        assert_eq!(told.await, Ok(7));
+        work.await;
     }
 }

@@ -20,7 +20,7 @@ use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
-use crate::onward::Onward;
+use crate::onward::{Begun, Onward};
 
 /// Between attempts to reach a server that is gone.
 const RETRY: Duration = Duration::from_millis(100);
@@ -84,6 +84,7 @@ impl<S: Sink> Publisher<S> {
             line: Mutex::new(Line {
                 waiting: VecDeque::new(),
                 flights: 0,
+                own: None,
                 alone: true,
                 closed: false,
             }),
@@ -147,6 +148,8 @@ struct Shared<S: Sink> {
 struct Line<I> {
     waiting: VecDeque<Wanted<I>>,
     flights: usize,
+    /// The one that a caller sends for itself.
+    own: Option<Begun>,
     /// The last flush was of one caller.
     alone: bool,
     closed: bool,
@@ -183,7 +186,10 @@ struct Landing<S: Sink>(Arc<Shared<S>>);
 
 impl<S: Sink> Drop for Landing<S> {
     fn drop(&mut self) {
-        self.0.line.lock().flights -= 1;
+        let mut line = self.0.line.lock();
+        line.flights -= 1;
+        line.own = None;
+        drop(line);
         self.0.ready.notify_one();
     }
 }
@@ -194,12 +200,7 @@ impl<S: Sink> Shared<S> {
             return Ok(Vec::new());
         }
         if self.goes_alone(&items) {
-            let landing = Landing(self.clone());
-            let own = async move {
-                let items: Vec<&S::Item> = items.iter().collect();
-                landing.0.append_all(&items).await
-            };
-            return Ok(Onward::new(own).await);
+            return self.send_alone(items).await;
         }
         let room = self.room.acquire().await.map_err(|_| closed())?;
         let answers = self.wait_in_line(items)?;
@@ -224,6 +225,27 @@ impl<S: Sink> Shared<S> {
         alone
     }
 
+    /// In the caller's task, until the caller goes away or somebody waits behind it.
+    async fn send_alone(self: &Arc<Self>, items: Vec<S::Item>) -> Result<Answers> {
+        let landing = Landing(self.clone());
+        let (answer, answered) = oneshot::channel();
+        let own = Onward::new(async move {
+            let items: Vec<&S::Item> = items.iter().collect();
+            // Nobody may be there to hear it.
+            let _ = answer.send(landing.0.append_all(&items).await);
+        });
+        let awaited = {
+            let mut line = self.line.lock();
+            line.own = own.begun();
+            !line.waiting.is_empty()
+        };
+        if awaited && let Some(own) = own.begun() {
+            own.go_on();
+        }
+        own.await;
+        answered.await.map_err(|_| closed())
+    }
+
     fn wait_in_line(
         &self,
         items: Vec<S::Item>,
@@ -244,6 +266,11 @@ impl<S: Sink> Shared<S> {
         }
         if line.goes_out(self.limits.in_flight) {
             self.ready.notify_one();
+        }
+        let before = line.own.take();
+        drop(line);
+        if let Some(before) = before {
+            before.go_on();
         }
         Ok(answers)
     }

@@ -184,7 +184,8 @@ impl<E: Engine> Seat<E> {
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {
-        if *self.closed.borrow() {
+        // One that was dropped without a close is gone too.
+        if *self.closed.borrow() || self.closed.has_changed().is_err() {
             return Err(Error::new(ErrorKind::Closed, "the backend is closed"));
         }
         Ok(())

@@ -162,7 +162,7 @@ impl Source for Slow {
 struct Bench {
     consumer: FleetConsumer<Server>,
     source: Arc<Slow>,
-    _open: watch::Sender<bool>,
+    open: watch::Sender<bool>,
 }
 
 impl Bench {
@@ -188,7 +188,7 @@ impl Bench {
         Self {
             consumer: FleetConsumer::fed_by(source.clone(), seat),
             source,
-            _open: open,
+            open,
         }
     }
 
@@ -258,6 +258,18 @@ async fn a_receive_that_nobody_polls_holds_up_no_other() {
     let other = within(bench.consumer.receive(1, Duration::ZERO)).await;
     assert!(other.unwrap().is_empty());
     assert!(within(idle).await.unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receive_ends_where_the_backend_was_dropped_without_a_close() {
+    let bench = Bench::new(Clock::system()).await;
+    bench.source.answer.add_permits(1);
+    let mut receive = bench.consumer.receive(1, PATIENCE * 2);
+    assert!((&mut receive).now_or_never().is_none());
+    bench.begun(1).await;
+    drop(bench.open);
+    let error = within(receive).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
 }
 
 #[tokio::test(start_paused = true)]

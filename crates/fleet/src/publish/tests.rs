@@ -183,6 +183,22 @@ async fn a_caller_that_goes_away_leaves_a_flush_that_ends() {
 }
 
 #[tokio::test]
+async fn a_caller_that_never_looks_again_holds_up_no_other() {
+    let mut tape = bench(LIMITS);
+    let publisher = tape.publisher.clone();
+    let lone = events(&["1"]);
+    let mut idle = Box::pin(publisher.publish(&lone));
+    assert!(futures::poll!(&mut idle).is_pending());
+    assert_eq!(tape.flush().await, ["1"]);
+    let other = tape.publish(&["2"]);
+    tape.end(End::Stored).await;
+    assert_eq!(tape.flush().await, ["2"]);
+    tape.end(End::Stored).await;
+    assert_eq!(duplicates(other).await, [false]);
+    assert!(!idle.await.unwrap()[0].as_ref().unwrap().duplicate);
+}
+
+#[tokio::test]
 async fn what_is_worth_it_goes_out_beside_another_flush() {
     let mut tape = bench(LIMITS);
     let first = tape.publish(&["1"]);
