@@ -230,8 +230,7 @@ impl Admin for NatsBackend {
         }
         let mut events = 0;
         self.scan(base, head, |row| {
-            let position = row.position.into();
-            events += u64::from(before.stored.matches(position, &row.slot));
+            events += u64::from(row.matches(&before.stored));
             true
         })
         .await?;

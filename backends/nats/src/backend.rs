@@ -43,6 +43,8 @@ pub struct NatsBackend {
     pub(crate) closed: watch::Sender<bool>,
     pub(crate) lanes: Lanes,
     publisher: Publisher,
+    /// Whether the log outlives the server's process.
+    durable: bool,
     following: Mutex<Option<JoinHandle<()>>>,
     consumers: Mutex<Vec<Weak<NatsConsumer>>>,
 }
@@ -54,11 +56,16 @@ impl NatsBackend {
         let (note, holds) = loss::note(&wire, None).await?;
         wire.set_generation(note.generation);
         wire.learn_time().await?;
+        let durable = holds.config.is_durable();
         let closed = watch::Sender::new(false);
         let log = Log::new(wire.clone(), wire.base() + holds.state.last_seq);
         let desk = Desk::new(wire.clone(), log.clone());
         let retention = Retention::start(&desk, closed.subscribe());
         let watch = Watch::start(&desk, note, closed.subscribe());
+        if wire.config.form.is_foreign() {
+            // Who reads on first would not know any more what it missed.
+            watch.look().await?;
+        }
         let following = follow::start(log.clone(), closed.subscribe());
         Ok(Arc::new(Self {
             publisher: Publisher::new(wire.clone(), retention),
@@ -68,6 +75,7 @@ impl NatsBackend {
             watch,
             closed,
             lanes: Lanes::default(),
+            durable,
             following: Mutex::new(Some(following)),
             consumers: Mutex::default(),
         }))
@@ -89,7 +97,7 @@ impl Backend for NatsBackend {
             // Unless the server is told otherwise it acknowledges what the system has, not the disk;
             // and it does not tell what it was told.
             power_safe: Known::Unknown,
-            durable: true,
+            durable: self.durable,
             at_most_once: false,
             dedup: Dedup::Window,
             fencing: Fencing::Backend,

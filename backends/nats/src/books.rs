@@ -59,7 +59,7 @@ impl Snapshot {
     }
 
     pub(crate) fn matches(&self, row: &Row) -> bool {
-        row.position > self.place.base && self.stored.matches(row.position.into(), &row.slot)
+        row.position > self.place.base && row.matches(&self.stored)
     }
 
     fn counts(&self, kept: u64, above: u64) -> Counts {

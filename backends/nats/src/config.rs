@@ -5,6 +5,8 @@ use std::time::Duration;
 use fanfare_core::clock::Clock;
 use fanfare_core::error::{Error, Result};
 
+use crate::form::Form;
+
 /// The longest name of a stream.
 const MAX_STREAM_BYTES: usize = 128;
 
@@ -15,8 +17,11 @@ pub struct NatsConfig {
     /// encrypted connection.
     pub url: String,
     /// The stream's name: 1 to 128 of `A-Z a-z 0-9 _ -`. On the server it is the JetStream streams
-    /// `fanfare_NAME` (the log) and `fanfarestate_NAME` (subscriptions, dead letters, values).
+    /// `fanfare_NAME` (the log) and `fanfarestate_NAME` (subscriptions, dead letters, values). Where
+    /// the form is that of another service, the log is that service's stream of this very name.
     pub stream: String,
+    /// What stands in the messages of the log. Default: frames of our own.
+    pub form: Form,
     /// The most bytes of events kept; publishers get [`Full`](fanfare_core::ErrorKind::Full) when
     /// nothing can be removed. 0: as much as the server has. Default 0. Holds from the creation of
     /// the stream on.
@@ -51,6 +56,7 @@ impl NatsConfig {
         Self {
             url: url.into(),
             stream: stream.into(),
+            form: Form::default(),
             max_bytes: 0,
             retention: Duration::from_hours(168),
             dedup_window: Duration::from_mins(2),
@@ -75,7 +81,10 @@ impl NatsConfig {
         if !(1..=5).contains(&self.replicas) {
             return Err(Error::invalid("/replicas", "replicas are 1 to 5"));
         }
-        Ok(())
+        match &self.form {
+            Form::Frames => Ok(()),
+            Form::Messages(form) => form.check(),
+        }
     }
 }
 

@@ -124,7 +124,11 @@ impl Wire {
             }
         };
         check_version(&client.server_info().version)?;
-        let names = Names::new(&config.stream);
+        let names = if config.form.is_foreign() {
+            Names::beside(&config.stream)
+        } else {
+            Names::new(&config.stream)
+        };
         let (high, low) = Uuid::now_v7().as_u64_pair();
         let wire = Self {
             config,

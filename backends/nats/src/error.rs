@@ -28,6 +28,10 @@ impl Refusal {
         self.err_code == 10_058
     }
 
+    pub(crate) fn is_no_stream(&self) -> bool {
+        self.err_code == 10_059
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         matches!(self.err_code, 10_077 | 10_023 | 10_047 | 10_028 | 10_074)
     }
@@ -42,6 +46,10 @@ impl Refusal {
             10_065 => (
                 ErrorKind::Conflict,
                 "another nats stream has these subjects",
+            ),
+            10_060 => (
+                ErrorKind::Conflict,
+                "another nats stream has the subject of the event",
             ),
             10_058 => (ErrorKind::Conflict, "the nats stream has other settings"),
             10_008 | 10_009 | 10_004 => (ErrorKind::Unavailable, "JetStream has no leader now"),

@@ -137,7 +137,7 @@ impl Tail<'_> {
         let mut rows = Vec::new();
         let mut missing = false;
         while let Some(message) = next {
-            match Row::of(&message, self.base) {
+            match Row::of(&message, self.base, &self.log.wire.config.form) {
                 Some((row, place)) if place.number == self.number + 1 => {
                     self.number = place.number;
                     rows.push(Arc::new(row));

@@ -16,6 +16,7 @@ mod dead_letters;
 mod desk;
 mod error;
 mod follow;
+mod form;
 mod history;
 mod letter;
 mod log;
@@ -31,3 +32,4 @@ mod streams;
 
 pub use backend::NatsBackend;
 pub use config::NatsConfig;
+pub use form::{Form, MessageForm};

@@ -217,7 +217,8 @@ impl Log {
         while let Some(kept) = answers.next().await {
             if let Some(kept) = kept? {
                 let position = base + kept.seq;
-                let row = Row::new(position, kept.time, kept.data);
+                let what = (kept.subject.as_str(), &kept.data);
+                let row = Row::new(&self.wire.config.form, position, kept.time, what);
                 found.insert(position, Arc::new(row));
             }
         }
@@ -293,7 +294,8 @@ impl Log {
                 () = self.wire.config.clock.sleep_until(until) => None,
             };
             let message = message.ok_or_else(gone)?;
-            let Some((row, place)) = Row::of(&message, self.wire.base()) else {
+            let form = &self.wire.config.form;
+            let Some((row, place)) = Row::of(&message, self.wire.base(), form) else {
                 // A status: there is nothing more.
                 return Ok(rows);
             };

@@ -43,8 +43,9 @@ pub(crate) struct Note {
 }
 
 impl Note {
-    /// What it should be, by what the server holds; `head`: the last sequence that was seen.
-    fn next(&self, holds: &Holds, head: u64) -> Self {
+    /// What it should be, by what the server holds; `head`: the last sequence that was seen. Others
+    /// remove from their stream what they like: there [`Watch`] finds out whether somebody needed it.
+    fn next(&self, holds: &Holds, head: u64, is_foreign: bool) -> Self {
         let (first, made) = (holds.state.first_seq.max(1), &holds.created);
         if self.made != *made {
             return Self {
@@ -55,7 +56,11 @@ impl Note {
                 lost: self.lost + head.saturating_sub(self.trimmed),
             };
         }
-        let gone = (first - 1).saturating_sub(self.trimmed);
+        let gone = if is_foreign {
+            0
+        } else {
+            (first - 1).saturating_sub(self.trimmed)
+        };
         Self {
             trimmed: self.trimmed.max(first - 1),
             losses: self.losses + u64::from(gone > 0),
@@ -67,6 +72,7 @@ impl Note {
 
 /// Makes streams that are missing, and notes what is gone; `known`: as this process last read it.
 pub(crate) async fn note(wire: &Wire, known: Option<(&Note, u64)>) -> Result<(Note, Holds)> {
+    let is_foreign = wire.config.form.is_foreign();
     for _ in 0..TRIES {
         let holds = wire.make_streams().await?;
         let kept = wire.last(&wire.names.note()).await?;
@@ -80,7 +86,7 @@ pub(crate) async fn note(wire: &Wire, known: Option<(&Note, u64)>) -> Result<(No
         };
         let head = known.map_or(holds.state.last_seq, |(_, head)| head);
         let next = match &there {
-            Some(there) => there.next(&holds, head),
+            Some(there) => there.next(&holds, head, is_foreign),
             None => Note {
                 made: holds.created.clone(),
                 trimmed: holds.state.first_seq.max(1) - 1,
@@ -92,12 +98,7 @@ pub(crate) async fn note(wire: &Wire, known: Option<(&Note, u64)>) -> Result<(No
             .is_some_and(|there| there.losses < next.losses);
         if kept.is_some() && there.as_ref() == Some(&next) || write(wire, &next, revision).await? {
             if told {
-                let (stream, lost) = (&wire.config.stream, next.lost);
-                tracing::error!(
-                    stream,
-                    lost,
-                    "somebody deleted events; later ones are delivered"
-                );
+                tell(wire, &next);
             }
             return Ok((next, holds));
         }
@@ -106,14 +107,28 @@ pub(crate) async fn note(wire: &Wire, known: Option<(&Note, u64)>) -> Result<(No
     Err(Error::new(ErrorKind::Unavailable, message))
 }
 
+fn tell(wire: &Wire, note: &Note) {
+    let (stream, lost) = (&wire.config.stream, note.lost);
+    tracing::error!(
+        stream,
+        lost,
+        "somebody deleted events; later ones are delivered"
+    );
+}
+
 /// Notes that events up to this sequence are about to be removed by us.
 pub(crate) async fn note_removal(wire: &Wire, up_to: u64) -> Result<()> {
+    let trim = |note: &mut Note| note.trimmed = note.trimmed.max(up_to);
+    change(wire, trim).await.map(drop)
+}
+
+async fn change(wire: &Wire, change: impl Fn(&mut Note)) -> Result<Note> {
     for _ in 0..TRIES {
         let (mut next, _) = note(wire, None).await?;
         let kept = wire.last(&wire.names.note()).await?;
-        next.trimmed = next.trimmed.max(up_to);
+        change(&mut next);
         if write(wire, &next, kept.map_or(0, |kept| kept.seq)).await? {
-            return Ok(());
+            return Ok(next);
         }
     }
     let message = "the note of the stream was changed by others all the time";
@@ -164,35 +179,49 @@ impl Watch {
         }
         let gone = wire.base() + holds.state.first_seq.max(1) - 1;
         self.desk.log.begin_at(gone);
-        if note.losses > 0 && !known.1 {
+        let is_foreign = wire.config.form.is_foreign();
+        if (note.losses > 0 || is_foreign) && !known.1 {
             let lost_to = wire.base() + note.trimmed;
+            let mut missed = 0;
             for name in self.desk.names().await? {
-                self.mend(&name, lost_to).await?;
+                missed = missed.max(self.mend(&name, lost_to).await?);
+            }
+            if is_foreign && missed > 0 {
+                let lose = |note: &mut Note| {
+                    note.losses += 1;
+                    note.lost += missed;
+                };
+                let changed = change(wire, lose).await?;
+                (known.0.losses, known.0.lost) = (changed.losses, changed.lost);
+                tell(wire, &changed);
             }
             known.1 = true;
             self.desk.log.wake(None);
         }
-        Ok((note.losses, note.lost))
+        Ok((known.0.losses, known.0.lost))
     }
 
-    /// Counts as removed what the books know and the log has no more.
-    async fn mend(&self, name: &SubscriptionName, lost_to: u64) -> Result<()> {
+    /// Counts as removed what the books know and the log has no more; answers how many positions of
+    /// this life of the log, at most, the subscription still needed.
+    async fn mend(&self, name: &SubscriptionName, lost_to: u64) -> Result<u64> {
         for _ in 0..TRIES {
             let Some(seen) = self.desk.snapshot(name).await? else {
-                return Ok(());
+                return Ok(0);
             };
             if seen.counted_after >= lost_to {
-                return Ok(());
+                return Ok(0);
             }
+            let lowest = seen.lowest;
             let kept = self.kept(&seen, lost_to).await?;
             let mended = self
                 .desk
                 .change(name, move |entry, _| mend(entry, &seen, &kept, lost_to));
             if mended.await? {
-                return Ok(());
+                let needed = Some(lowest).filter(|lowest| *lowest > self.desk.wire.base());
+                return Ok(needed.map_or(0, |lowest| (lost_to + 1).saturating_sub(lowest)));
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     /// The matching events that are still there, of the block in which the loss ends.
@@ -237,6 +266,7 @@ fn mend(entry: &mut Entry, seen: &Snapshot, kept: &BTreeMap<u64, u64>, lost_to: 
     record.trimmed = lost_to;
     // Who still has it in memory does not get it any more.
     record.cursor.pass(lost_to);
+    record.close_books();
     entry.touched = true;
     true
 }
@@ -280,13 +310,25 @@ mod tests {
             trimmed: 4,
             ..Note::default()
         };
-        assert_eq!(note.next(&holds("a", 5, 9), 9), note);
-        assert_eq!(note.next(&holds("a", 2, 9), 9), note);
-        let purged = note.next(&holds("a", 8, 9), 9);
+        assert_eq!(note.next(&holds("a", 5, 9), 9, false), note);
+        assert_eq!(note.next(&holds("a", 2, 9), 9, false), note);
+        let purged = note.next(&holds("a", 8, 9), 9, false);
         assert_eq!((purged.losses, purged.lost, purged.trimmed), (1, 3, 7));
-        assert_eq!(purged.next(&holds("a", 8, 12), 12), purged);
-        let again = purged.next(&holds("b", 1, 2), 12);
+        assert_eq!(purged.next(&holds("a", 8, 12), 12, false), purged);
+        let again = purged.next(&holds("b", 1, 2), 12, false);
         assert_eq!((again.generation, again.losses, again.lost), (1, 2, 8));
-        assert_eq!(again.next(&holds("b", 1, 5), 5), again);
+        assert_eq!(again.next(&holds("b", 1, 5), 5, false), again);
+    }
+
+    #[test]
+    fn what_others_remove_from_their_stream_is_no_loss_by_itself() {
+        let note = Note {
+            made: "a".into(),
+            ..Note::default()
+        };
+        let aged = note.next(&holds("a", 8, 9), 9, true);
+        assert_eq!((aged.losses, aged.lost, aged.trimmed), (0, 0, 7));
+        let again = aged.next(&holds("b", 1, 2), 9, true);
+        assert_eq!((again.generation, again.losses), (1, 1));
     }
 }

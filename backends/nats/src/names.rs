@@ -9,19 +9,31 @@ use fanfare_core::subscription::SubscriptionName;
 /// Names of one stream.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {
+    log: String,
+    /// In the names of everything else.
     stream: String,
 }
 
 impl Names {
     pub(crate) fn new(stream: &str) -> Self {
         Self {
+            log: format!("fanfare_{stream}"),
             stream: stream.to_owned(),
+        }
+    }
+
+    /// On the stream of another service. What is ours beside it is told from a stream of ours by a sign
+    /// that no name of those has.
+    pub(crate) fn beside(stream: &str) -> Self {
+        Self {
+            log: stream.to_owned(),
+            stream: format!("+{stream}"),
         }
     }
 
     /// The JetStream stream of events.
     pub(crate) fn log(&self) -> String {
-        format!("fanfare_{}", self.stream)
+        self.log.clone()
     }
 
     /// The JetStream stream of everything else: the last message of each subject counts.

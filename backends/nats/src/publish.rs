@@ -16,13 +16,15 @@ use tokio::task::coop::unconstrained;
 
 use crate::connect::{Failed, Wire, Written};
 use crate::error::Refusal;
-use crate::names::message_id;
+use crate::form::Outgoing;
 use crate::retention::Retention;
 
 /// The most events of one call that are on the way at once.
 const AT_ONCE: usize = 1_000;
 /// The header that tells copies.
 const MESSAGE_ID: &str = "Nats-Msg-Id";
+/// The header that keeps a message out of other streams.
+const STREAM: &str = "Nats-Expected-Stream";
 
 /// The way into the log.
 #[derive(Debug)]
@@ -61,16 +63,23 @@ impl Publisher {
             let message = format!("data above {most} bytes");
             return Err(Error::new(ErrorKind::TooLarge, message));
         }
-        let subject = self.wire.names.event(event.event_type());
+        let form = &self.wire.config.form;
+        let Outgoing {
+            subject,
+            payload,
+            id,
+        } = form.write(event, &self.wire.names)?;
         let mut headers = HeaderMap::new();
-        headers.insert(MESSAGE_ID, message_id(event));
-        let frame = Bytes::from(fanfare_fleet::encode(std::slice::from_ref(event)));
-        let mut answer = self.store(&subject, &headers, &frame, until).await;
+        headers.insert(MESSAGE_ID, id);
+        if form.is_foreign() {
+            headers.insert(STREAM, self.wire.names.log());
+        }
+        let mut answer = self.store(&subject, &headers, &payload, until).await;
         if let Ok(Err(refusal)) = &answer
             && refusal.is_full()
         {
             self.retention.make_room().await?;
-            answer = self.store(&subject, &headers, &frame, until).await;
+            answer = self.store(&subject, &headers, &payload, until).await;
         }
         let written = answer
             .map_err(|failed| failed.error().during("publish"))?
@@ -85,14 +94,18 @@ impl Publisher {
         &self,
         subject: &str,
         headers: &HeaderMap,
-        frame: &Bytes,
+        payload: &Bytes,
         until: Timestamp,
     ) -> Result<Result<Written, Refusal>, Failed> {
         // Where the line broke it is sent again: the server tells copies, so that it cannot be stored
         // twice. What an attempt before this one stored is then called a duplicate.
         let mut asked_before = false;
         loop {
-            match self.wire.store(subject, Some(headers), frame, until).await {
+            match self
+                .wire
+                .store(subject, Some(headers), payload, until)
+                .await
+            {
                 Err(Failed::Broken) if self.wire.config.clock.now() < until => asked_before = true,
                 Err(Failed::NotSent(_)) if asked_before => return Err(Failed::Broken),
                 answer => return answer,

@@ -9,7 +9,7 @@ use fanfare_core::error::Result;
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::subscription::{OnDead, SubscriptionName, SubscriptionSpec};
 use fanfare_core::timestamp::Timestamp;
-use fanfare_cursor::{Cursor, Options};
+use fanfare_cursor::{Cursor, Options, block_of};
 use fanfare_fleet::{Interest, Stored, texts};
 
 pub(crate) use self::bytes::{decode, encode};
@@ -136,6 +136,17 @@ impl Record {
     /// The last position that is not among the events of this record any more.
     pub(crate) fn counted_after(&self) -> u64 {
         self.cursor.place().base.max(self.trimmed)
+    }
+
+    /// Sums up the books of blocks whose events are all gone and settled.
+    pub(crate) fn close_books(&mut self) {
+        let kept = block_of(self.trimmed + 1);
+        let is_settled = self.cursor.lowest_unsettled() > self.trimmed;
+        let mut blocks = self.removed.keys();
+        if is_settled && blocks.next().is_some_and(|block| *block < kept) {
+            self.removed = self.removed.split_off(&kept);
+            self.cursor.close_below(kept);
+        }
     }
 
     /// Notes that the process `who` wrote, for the how many-th time.

@@ -1,5 +1,5 @@
 //! Retention: events that every subscription has settled go after their time, or earlier where the
-//! stream is bounded and full. What is removed is counted in the records first, so that the books still
+//! stream is bounded and full; never on another service's stream. What is removed is counted in the records first, so that the books still
 //! balance.
 
 use std::collections::BTreeMap;
@@ -42,6 +42,9 @@ impl Retention {
 
     /// Removes settled events, whatever their age, until there is room.
     pub(crate) async fn make_room(&self) -> Result<()> {
+        if self.desk.wire.config.form.is_foreign() {
+            return Ok(());
+        }
         let bound = self.desk.wire.config.max_bytes;
         let _alone = self.trimming.lock().await;
         let extent = self.desk.wire.extent().await?;
@@ -54,6 +57,9 @@ impl Retention {
     async fn keep(&self) -> Result<()> {
         let wire = &self.desk.wire;
         wire.learn_time().await?;
+        if wire.config.form.is_foreign() {
+            return Ok(());
+        }
         let _alone = self.trimming.lock().await;
         let until = wire.now() - wire.config.retention;
         let extent = wire.extent().await?;
@@ -152,16 +158,7 @@ fn note(entry: &mut Entry, seen: &Snapshot, counts: &BTreeMap<u64, u64>, at: u64
         *record.removed.entry(*block).or_default() += n;
     }
     record.trimmed = at;
-    let kept = block_of(at + 1);
-    if record
-        .removed
-        .keys()
-        .next()
-        .is_some_and(|block| *block < kept)
-    {
-        record.removed = record.removed.split_off(&kept);
-        record.cursor.close_below(kept);
-    }
+    record.close_books();
     entry.touched = true;
     true
 }

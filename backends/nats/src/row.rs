@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use fanfare_core::timestamp::Timestamp;
-use fanfare_fleet::{Page, Slot};
+use fanfare_fleet::{Page, Slot, Stored};
+
+use crate::form::Form;
 
 /// What a row costs in memory beside its bytes.
 const OVERHEAD: usize = 200;
@@ -14,31 +16,42 @@ pub(crate) struct Row {
     pub(crate) recorded: Timestamp,
     pub(crate) slot: Slot,
     pub(crate) size: usize,
+    /// On a stream that is not only ours a message may be nothing of ours.
+    concerns_us: bool,
 }
 
 impl Row {
-    pub(crate) fn new(position: u64, recorded: Timestamp, payload: Bytes) -> Self {
-        let size = payload.len() + OVERHEAD;
-        let decoded = fanfare_fleet::decode(payload.clone());
-        let event = decoded.ok().and_then(|mut events| {
-            let event = events.pop();
-            event.filter(|_| events.is_empty())
-        });
-        let slot = event.map_or(Slot::Raw(payload), Slot::Event);
+    pub(crate) fn new(
+        form: &Form,
+        position: u64,
+        recorded: Timestamp,
+        (subject, payload): (&str, &Bytes),
+    ) -> Self {
+        let slot = form.read(subject, payload);
         Self {
             position,
             recorded,
-            slot,
-            size,
+            size: payload.len() + OVERHEAD,
+            concerns_us: slot.is_some(),
+            slot: slot.unwrap_or_else(|| Slot::Raw(Bytes::new())),
         }
     }
 
     /// A message as a consumer of the log gets it, in the life of the log that begins behind `base`.
-    pub(crate) fn of(message: &async_nats::Message, base: u64) -> Option<(Self, Place)> {
+    pub(crate) fn of(
+        message: &async_nats::Message,
+        base: u64,
+        form: &Form,
+    ) -> Option<(Self, Place)> {
         let mut place = Place::of(message.reply.as_deref()?)?;
         place.position += base;
-        let row = Self::new(place.position, place.recorded, message.payload.clone());
+        let what = (message.subject.as_str(), &message.payload);
+        let row = Self::new(form, place.position, place.recorded, what);
         Some((row, place))
+    }
+
+    pub(crate) fn matches(&self, stored: &Stored) -> bool {
+        self.concerns_us && stored.matches(self.position.into(), &self.slot)
     }
 }
 
@@ -71,7 +84,8 @@ impl Place {
 impl Page for Row {
     fn after(&self, position: u128) -> impl Iterator<Item = (u128, &Slot)> + Send {
         let own = u128::from(self.position);
-        (own > position).then_some((own, &self.slot)).into_iter()
+        let is_next = own > position && self.concerns_us;
+        is_next.then_some((own, &self.slot)).into_iter()
     }
 
     fn last(&self) -> u128 {

@@ -1,5 +1,5 @@
 //! The two JetStream streams of a stream of ours: made where they are missing, checked where they are
-//! there.
+//! there. On another service's stream only the second is ours.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::connect::{Failed, Wire};
+use crate::form::{Form, MessageForm};
 
 /// What a stream holds.
 #[derive(Debug, Deserialize)]
@@ -33,6 +34,17 @@ pub(crate) struct Settings {
     #[serde(default)]
     max_msgs_per_subject: i64,
     discard: String,
+    #[serde(default)]
+    no_ack: bool,
+    #[serde(default)]
+    storage: String,
+}
+
+impl Settings {
+    /// Whether it outlives the server's process.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.storage != "memory"
+    }
 }
 
 /// How much a stream holds, and from where to where.
@@ -48,6 +60,28 @@ impl Wire {
     /// Makes what is missing, and refuses what would lose events.
     pub(crate) async fn make_streams(&self) -> Result<Holds> {
         let config = &self.config;
+        let state = json!({
+            "name": self.names.state(),
+            "subjects": [self.names.states()],
+            "retention": "limits",
+            "discard": "new",
+            "storage": "file",
+            "max_msgs_per_subject": 1,
+            "duplicate_window": nanos(Duration::from_secs(1)),
+            "num_replicas": config.replicas,
+        });
+        let log = match &config.form {
+            Form::Frames => self.own_log().await?,
+            Form::Messages(form) => self.foreign_log(form).await?,
+        };
+        let kept = self.make(&state).await?;
+        check(&kept, 1)?;
+        self.set_life(&kept.created);
+        Ok(log)
+    }
+
+    async fn own_log(&self) -> Result<Holds> {
+        let config = &self.config;
         let most = i64::try_from(config.max_bytes).unwrap_or(i64::MAX);
         let log = json!({
             "name": self.names.log(),
@@ -59,22 +93,32 @@ impl Wire {
             "duplicate_window": nanos(config.dedup_window),
             "num_replicas": config.replicas,
         });
-        let state = json!({
-            "name": self.names.state(),
-            "subjects": [self.names.states()],
-            "retention": "limits",
-            "discard": "new",
-            "storage": "file",
-            "max_msgs_per_subject": 1,
-            "duplicate_window": nanos(Duration::from_secs(1)),
-            "num_replicas": config.replicas,
-        });
-        let kept = self.make(&state).await?;
-        check(&kept, 1)?;
-        self.set_life(&kept.created);
         let made = self.make(&log).await?;
         check(&made, -1)?;
         Ok(made)
+    }
+
+    /// As its service made it; without bounds where there is none yet.
+    async fn foreign_log(&self, form: &MessageForm) -> Result<Holds> {
+        let name = self.names.log();
+        let call = format!("STREAM.INFO.{name}");
+        let found = self.api(&call, &json!({}), self.patience()).await;
+        let found: Holds = match found.map_err(Failed::harmless)? {
+            Err(refusal) if refusal.is_no_stream() => {
+                let log = json!({
+                    "name": name,
+                    "subjects": [form.subjects()],
+                    "retention": "limits",
+                    "discard": "old",
+                    "storage": "file",
+                    "num_replicas": self.config.replicas,
+                });
+                self.make(&log).await?
+            }
+            found => found.map_err(|refusal| refusal.error())?,
+        };
+        check_foreign(&found.config, form)?;
+        Ok(found)
     }
 
     async fn make(&self, wanted: &Value) -> Result<Holds> {
@@ -135,6 +179,23 @@ fn check(found: &Holds, per_subject: i64) -> Result<()> {
         return Ok(());
     }
     let message = "the nats stream was made by somebody else, with settings that forget events";
+    Err(Error::new(ErrorKind::Conflict, message))
+}
+
+/// Others may bound their stream as they like, as long as it is a log.
+fn check_foreign(settings: &Settings, form: &MessageForm) -> Result<()> {
+    let mut subjects = settings.subjects.iter();
+    let message = if settings.retention != "limits" {
+        "the nats stream drops what one reader took: it needs the retention `limits`"
+    } else if settings.max_msgs_per_subject > 0 {
+        "the nats stream keeps the newest of each subject only (max_msgs_per_subject)"
+    } else if settings.no_ack {
+        "the nats stream acknowledges nothing (no_ack)"
+    } else if !subjects.any(|filter| form.may_stand_in(filter)) {
+        "the nats stream has other subjects: `subjects` in the URL says how they begin"
+    } else {
+        return Ok(());
+    };
     Err(Error::new(ErrorKind::Conflict, message))
 }
 

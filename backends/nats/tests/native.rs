@@ -245,3 +245,8 @@ async fn subscriptions_whose_state_is_deleted_are_made_again_where_they_were() {
     assert_eq!(ids, [later.id().clone()]);
     backend.close().await.unwrap();
 }
+
+#[cfg(test)]
+mod native {
+    mod wire;
+}

@@ -2,8 +2,7 @@
 //! a service that is there already. Frames are [`crate::frame`]'s.
 
 use bytes::Bytes;
-use fanfare_core::cloudevents;
-use fanfare_core::codec::{Codec, presets};
+use fanfare_core::codec::{Codec, WireForm};
 use fanfare_core::data::{Data, DataKind};
 use fanfare_core::error::Result;
 use fanfare_core::event::{Event, extension};
@@ -29,33 +28,25 @@ pub enum Form {
 /// form has no place for is not kept.
 #[derive(Debug, Clone)]
 pub struct EntryForm {
-    json: Json,
+    json: WireForm,
     field: String,
     beside: Vec<&'static str>,
-}
-
-#[derive(Debug, Clone)]
-enum Json {
-    CloudEvents,
-    Other(Codec),
 }
 
 impl EntryForm {
     /// The event's JSON in this field.
     pub fn new(codec: Codec, field: impl Into<String>) -> Self {
         Self {
-            json: Json::Other(codec),
+            json: WireForm::Mapped(codec),
             field: field.into(),
             beside: Vec::new(),
         }
     }
 
-    /// `cloudevents`, which keeps everything, or a [preset](presets): its JSON in the field `event`.
+    /// `cloudevents`, which keeps everything, or a [preset](fanfare_core::codec::presets): its JSON
+    /// in the field `event`.
     pub fn preset(name: &str) -> Option<Self> {
-        let json = match name {
-            "cloudevents" => Json::CloudEvents,
-            _ => Json::Other(presets::by_name(name)?),
-        };
+        let json = WireForm::by_name(name)?;
         let beside = match name {
             "crud-audit" => vec!["id", "type", "source", "status", "instance_id"],
             // Its JSON does not say the type.
@@ -72,32 +63,28 @@ impl EntryForm {
     /// Names and values of the entry of an event.
     fn write(&self, event: &Event) -> Result<Vec<Vec<u8>>> {
         let mut entry = vec![self.field.clone().into_bytes(), self.write_json(event)?];
-        if matches!(self.json, Json::CloudEvents)
+        if matches!(self.json, WireForm::CloudEvents)
             && let Some(data) = event.data().filter(|data| is_padded(data))
         {
             entry.extend([DATA.to_vec(), data.bytes().to_vec()]);
         }
         for name in &self.beside {
-            if let Some(value) = attribute(event, name) {
-                entry.extend([name.as_bytes().to_vec(), value.into_bytes()]);
-            }
+            let value = attribute(event, name).into_bytes();
+            entry.extend([name.as_bytes().to_vec(), value]);
         }
         Ok(entry)
     }
 
     /// The event's JSON alone.
     pub(crate) fn write_json(&self, event: &Event) -> Result<Vec<u8>> {
-        match &self.json {
-            Json::CloudEvents => Ok(cloudevents::to_json(event)),
-            Json::Other(codec) => codec.write(event),
-        }
+        self.json.write(event)
     }
 
     fn read(&self, json: &[u8], entry: &[Vec<u8>]) -> Result<Event> {
         let told = value(entry, b"type").and_then(|told| std::str::from_utf8(told).ok());
         let told = told.and_then(|told| EventType::parse(told).ok());
         let event = self.read_json(json, told.as_ref())?;
-        if matches!(self.json, Json::Other(_)) {
+        if matches!(self.json, WireForm::Mapped(_)) {
             return Ok(event);
         }
         let padded = value(entry, DATA).map(|data| Data::json(data.clone()));
@@ -109,28 +96,19 @@ impl EntryForm {
 
     /// The event of its JSON alone, and of the type that stood beside it.
     pub(crate) fn read_json(&self, json: &[u8], told: Option<&EventType>) -> Result<Event> {
-        match &self.json {
-            Json::CloudEvents => cloudevents::from_json(json),
-            Json::Other(codec) => codec.read(json, told),
-        }
+        self.json.read(json, told)
     }
 }
 
-/// What stands beside the JSON.
-fn attribute(event: &Event, name: &str) -> Option<String> {
+/// What stands beside the JSON: always something, for readers that count on it.
+fn attribute(event: &Event, name: &str) -> String {
+    let shown = |name| event.extension_str(name);
     match name {
-        "id" => Some(event.id().to_string()),
-        "type" => Some(event.event_type().as_str().to_owned()),
-        "source" => Some(event.source().to_string()),
-        "status" => Some(
-            event
-                .extension_str("status")
-                .unwrap_or("pending")
-                .to_owned(),
-        ),
-        _ => event
-            .extension_str(extension::INSTANCE_ID)
-            .map(str::to_owned),
+        "id" => event.id().to_string(),
+        "type" => event.event_type().as_str().to_owned(),
+        "source" => event.source().to_string(),
+        "status" => shown("status").unwrap_or("pending").to_owned(),
+        _ => shown(extension::INSTANCE_ID).unwrap_or_default().to_owned(),
     }
 }
 

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod native {
     mod deaths;
+    mod forms;
     mod group;
     mod loss;
     mod masters;

@@ -1,7 +1,7 @@
 //! Reading and writing the JSON of services that are not CloudEvents: a codec is a tree of member
 //! names, each with the place in the event that it shows. [`presets`] are the forms that are met
 //! most; others are built from [`Member`]s. Not for CloudEvents themselves: those are
-//! [`crate::cloudevents`].
+//! [`crate::cloudevents`], one of the two that a [`WireForm`] may be.
 
 mod read;
 mod write;
@@ -10,6 +10,47 @@ pub mod presets;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+
+use crate::cloudevents;
+use crate::error::Result;
+use crate::event::Event;
+use crate::event_type::EventType;
+
+/// What the JSON of an event looks like where other services read and write it too. What a form has
+/// no place for is not kept.
+#[derive(Debug, Clone)]
+pub enum WireForm {
+    /// CloudEvents, which keeps everything.
+    CloudEvents,
+    /// The form of services of one kind.
+    Mapped(Codec),
+}
+
+impl WireForm {
+    /// `cloudevents`, or a [preset](presets) by its name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        match name {
+            "cloudevents" => Some(Self::CloudEvents),
+            _ => presets::by_name(name).map(Self::Mapped),
+        }
+    }
+
+    /// The event's JSON; refused where it lacks what the form requires.
+    pub fn write(&self, event: &Event) -> Result<Vec<u8>> {
+        match self {
+            Self::CloudEvents => Ok(cloudevents::to_json(event)),
+            Self::Mapped(codec) => codec.write(event),
+        }
+    }
+
+    /// The event of its JSON; `told`: the event type that the transport tells, for forms without one.
+    pub fn read(&self, json: &[u8], told: Option<&EventType>) -> Result<Event> {
+        match self {
+            Self::CloudEvents => cloudevents::from_json(json),
+            Self::Mapped(codec) => codec.read(json, told),
+        }
+    }
+}
 
 /// The JSON form of an event, as a mapping of members to places.
 #[derive(Debug, Clone)]
@@ -116,6 +157,12 @@ impl Member {
         self.with(|field| field.absent = Absent::Refuse)
     }
 
+    /// Zero and what is empty count as nothing, and are not written.
+    #[must_use]
+    pub fn unless_empty(self) -> Self {
+        self.with(|field| field.absent = Absent::OmitEmpty)
+    }
+
     /// Written as `null` where there is nothing to show.
     #[must_use]
     pub fn or_null(self) -> Self {
@@ -149,7 +196,8 @@ pub enum Place {
     Entity,
     /// The subject alone.
     Subject,
-    /// When it happened.
+    /// When it happened. Where the member writes that moment in another way than Fanfare does, as with
+    /// another offset, its text is kept as the extension `timetext`.
     Time,
     /// The payload, always JSON.
     Data,
@@ -175,10 +223,20 @@ enum Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Absent {
     Omit,
+    OmitEmpty,
     Null,
     Text(&'static str),
     Refuse,
 }
 
+impl Field {
+    /// Whether this JSON is as good as nothing.
+    fn is_nothing(&self, json: &str) -> bool {
+        self.absent == Absent::OmitEmpty && matches!(json, "0" | "{}" | "[]")
+    }
+}
+
 const TRACE_ID: &str = "traceid";
+/// A time as it was written.
+const TIME_TEXT: &str = "timetext";
 const SEGMENTS: [&str; 3] = ["schema", "entity", "operation"];

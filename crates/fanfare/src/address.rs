@@ -11,7 +11,7 @@ use fanfare_core::{Error, Result};
 pub const DEFAULT_STREAM: &str = "fanfare";
 
 /// Parameters whose values are safe to show; every other one is hidden.
-const PUBLIC_PARAMETERS: [&str; 16] = [
+const PUBLIC_PARAMETERS: [&str; 17] = [
     "stream",
     "mode",
     "queue",
@@ -20,6 +20,7 @@ const PUBLIC_PARAMETERS: [&str; 16] = [
     "max_bytes",
     "retention",
     "wire",
+    "subjects",
     "group",
     "consumer",
     "takeover",

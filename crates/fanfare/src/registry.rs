@@ -2,6 +2,7 @@
 //! address becomes a backend; everything else about a backend is its own crate's.
 
 mod redis;
+mod theirs;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -13,7 +14,7 @@ use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
 #[cfg(feature = "nats")]
-use fanfare_nats::{NatsBackend, NatsConfig};
+use fanfare_nats::{MessageForm, NatsBackend, NatsConfig};
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
@@ -280,12 +281,23 @@ async fn nats(address: Address) -> Result<Arc<dyn Backend>> {
     Ok(NatsBackend::open(nats_config(address)?).await?)
 }
 
-/// `nats://USER:PASSWORD@HOST:PORT?stream=NAME&max_bytes=N&retention=7d&dedup_window=2m&replicas=3`.
+/// `nats://USER:PASSWORD@HOST:PORT?stream=NAME&max_bytes=N&retention=7d&dedup_window=2m&replicas=3`; on
+/// a stream of another service `&wire=PRESET&subjects=PREFIX`.
 #[cfg(feature = "nats")]
 fn nats_config(mut address: Address) -> Result<NatsConfig> {
-    let stream = address.take_stream()?;
+    let wire = address.take("wire");
+    let stream = match wire {
+        Some(_) => theirs::take_stream(&mut address)?,
+        None => address.take_stream()?,
+    };
     let url = format!("{}:{}", address.scheme(), address.path());
     let mut config = NatsConfig::new(url, stream);
+    if let Some(wire) = wire {
+        let prefix = address.take("subjects");
+        let prefix = prefix.unwrap_or_else(|| "events".into());
+        let form = MessageForm::preset(&wire, prefix).ok_or_else(theirs::unknown_wire)?;
+        config.form = fanfare_nats::Form::Messages(form);
+    }
     config.max_data_bytes = MAX_DATA_BYTES;
     if let Some(bytes) = address.take_number("max_bytes")? {
         config.max_bytes = bytes;
@@ -436,6 +448,10 @@ mod tests {
             "nats://host?stream=a.b",
             "nats://host?retention=soon",
             "nats://host?replicas=9",
+            "nats://host?wire=crud-audit",
+            "nats://host?stream=EVENTS&wire=morse",
+            "nats://host?stream=EVENTS&wire=crud-audit&subjects=a..b",
+            "nats://host?stream=EVENTS&subjects=events",
         ] {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");

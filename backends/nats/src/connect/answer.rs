@@ -24,6 +24,7 @@ pub(crate) struct Written {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) seq: u64,
+    pub(crate) subject: String,
     pub(crate) time: Timestamp,
     pub(crate) data: Bytes,
 }
@@ -37,6 +38,7 @@ pub(super) struct Found {
 #[derive(Deserialize)]
 pub(super) struct Raw {
     seq: u64,
+    subject: String,
     #[serde(default)]
     data: String,
     time: Timestamp,
@@ -47,6 +49,7 @@ impl Raw {
         let data = STANDARD.decode(self.data);
         Ok(Kept {
             seq: self.seq,
+            subject: self.subject,
             time: self.time,
             data: data.map_err(|_| unexpected("a read"))?.into(),
         })

@@ -53,7 +53,7 @@ pub fn notifications() -> Codec {
 }
 
 /// `{id, source, type, status, payload, user_id, .., retry_count}`: the event broker of database
-/// applications. What belongs to a delivery (status, times, error, retry count) is shown from
+/// applications, without the members that are empty. What belongs to a delivery (status, times, error, retry count) is shown from
 /// extensions of the same name, which whoever writes the answer sets.
 pub fn crud_audit() -> Codec {
     Codec::new([
@@ -62,7 +62,9 @@ pub fn crud_audit() -> Codec {
         Member::new("type", Place::Type).required(),
         Member::extension("status", "status").or("pending"),
         Member::new("payload", Place::Data),
-        Member::extension("user_id", extension::USER_ID).integer(),
+        Member::extension("user_id", extension::USER_ID)
+            .integer()
+            .unless_empty(),
         Member::extension("session_id", extension::SESSION_ID),
         Member::extension("instance_id", extension::INSTANCE_ID),
         Member::new("schema", Place::Segment(0)),
@@ -72,8 +74,12 @@ pub fn crud_audit() -> Codec {
         Member::extension("processed_at", "processedat").time(),
         Member::extension("completed_at", "completedat").time(),
         Member::extension("error", "error"),
-        Member::extension("metadata", "metadata").json(),
-        Member::extension("retry_count", "retrycount").integer(),
+        Member::extension("metadata", "metadata")
+            .json()
+            .unless_empty(),
+        Member::extension("retry_count", "retrycount")
+            .integer()
+            .unless_empty(),
     ])
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::{Absent, Codec, Field, Kind, Member, Place, SEGMENTS, Shape, TRACE_ID};
+use super::{Absent, Codec, Field, Kind, Member, Place, SEGMENTS, Shape, TIME_TEXT, TRACE_ID};
 use crate::cloudevents::attribute::{Form, Value};
 use crate::cloudevents::members::{Members, text, utf8};
 use crate::cloudevents::{media_type, payload};
@@ -74,6 +74,9 @@ impl<'a> Reading<'a> {
                 Err(detail) => self.refuse(pointer, detail),
             };
         }
+        if field.is_nothing(raw.get()) {
+            return self.absent(field, name, pointer);
+        }
         let before = self.builder.violations();
         match value(field.shape, raw) {
             Ok(Some(value)) => self.put(&field.place, value),
@@ -115,6 +118,14 @@ impl<'a> Reading<'a> {
         {
             let key = text.clone();
             self.change(|b| b.extension(extension::KEY, key.into_owned()));
+        }
+        if let (Place::Time, Value::Text(text)) = (place, &value)
+            && text
+                .parse()
+                .is_ok_and(|time: Timestamp| time.to_string() != *text)
+        {
+            let said = text.clone();
+            self.change(|b| b.extension(TIME_TEXT, said.into_owned()));
         }
         self.change(|b| Form::CloudEvents.set(b, name, value));
     }
@@ -169,11 +180,13 @@ fn value(shape: Shape, raw: &RawValue) -> Result<Option<Value<'_>>, String> {
         Shape::Integer => integer(json).map(Some),
         Shape::Text | Shape::Time => match text(json) {
             Some(text) if text.is_empty() => Ok(None),
-            Some(text) if shape == Shape::Time => {
-                let time: Timestamp = text.parse().map_err(|e: Error| e.message().to_owned())?;
-                Ok(Some(Value::Text(time.to_string().into())))
+            Some(text) => {
+                if shape == Shape::Time {
+                    let time = text.parse::<Timestamp>();
+                    time.map_err(|e: Error| e.message().to_owned())?;
+                }
+                Ok(Some(Value::Text(text)))
             }
-            Some(text) => Ok(Some(Value::Text(text))),
             None => Err("must be a string".into()),
         },
     }

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use super::read::segment;
-use super::{Absent, Codec, Field, Kind, Member, Place, SEGMENTS, Shape, TRACE_ID};
+use super::{Absent, Codec, Field, Kind, Member, Place, SEGMENTS, Shape, TIME_TEXT, TRACE_ID};
 use crate::data::DataKind;
 use crate::error::{Error, Result, Violation};
 use crate::event::{Event, ExtensionValue, extension};
+use crate::timestamp::Timestamp;
 
 impl Codec {
     /// Writes an event; refuses one that lacks what the form requires, or whose data are not JSON.
@@ -65,6 +66,9 @@ impl Writing<'_> {
         let Some(text) = text(self.event, &field.place) else {
             return self.absent(field, pointer);
         };
+        if field.is_nothing(&text) {
+            return self.absent(field, pointer);
+        }
         match field.shape {
             Shape::Text | Shape::Time => self.string(&text),
             Shape::Integer if text.parse::<i64>().is_err() => {
@@ -100,7 +104,7 @@ impl Writing<'_> {
 
     fn absent(&mut self, field: &Field, pointer: &str) -> bool {
         match field.absent {
-            Absent::Omit => return false,
+            Absent::Omit | Absent::OmitEmpty => return false,
             Absent::Null => self.out.extend_from_slice(b"null"),
             Absent::Text(text) => self.string(text),
             Absent::Refuse => self.refuse(pointer, format!("{pointer} has nothing to show")),
@@ -135,7 +139,7 @@ fn text<'a>(event: &'a Event, place: &Place) -> Option<Cow<'a, str>> {
         Place::Source => Some((&**event.source()).into()),
         Place::Entity => event.key().or(event.subject()).map(Cow::Borrowed),
         Place::Subject => event.subject().map(Cow::Borrowed),
-        Place::Time => event.time().map(|time| time.to_string().into()),
+        Place::Time => event.time().map(|time| time_text(event, time)),
         Place::Extension(name) => extension(name),
         Place::Trace => extension(TRACE_ID).or_else(|| {
             let parent = event.extension_str(extension::TRACEPARENT)?;
@@ -146,5 +150,14 @@ fn text<'a>(event: &'a Event, place: &Place) -> Option<Cow<'a, str>> {
             .and_then(|name| extension(name))
             .or_else(|| segment(event.event_type(), *at).map(Cow::Borrowed)),
         Place::Data => None,
+    }
+}
+
+/// The event's time as it was written, while that is still its time.
+fn time_text(event: &Event, time: Timestamp) -> Cow<'_, str> {
+    let said = event.extension_str(TIME_TEXT);
+    match said.filter(|said| said.parse().is_ok_and(|said: Timestamp| said == time)) {
+        Some(said) => said.into(),
+        None => time.to_string().into(),
     }
 }

@@ -11,7 +11,7 @@ use fanfare_redis::{
     EntryForm, Form, Groups, PubSubConfig, RedisBackend, RedisConfig, RedisPubSub,
 };
 
-use super::{MAX_DATA_BYTES, take_duration};
+use super::{MAX_DATA_BYTES, take_duration, theirs};
 use crate::address::Address;
 
 /// `redis:` URLs, and those with `mode=pubsub`.
@@ -67,7 +67,7 @@ fn pubsub_config(mut address: Address) -> Result<PubSubConfig> {
 fn redis_config(mut address: Address) -> Result<RedisConfig> {
     let wire = address.take("wire");
     let stream = match wire {
-        Some(_) => foreign_stream(&mut address)?,
+        Some(_) => theirs::take_stream(&mut address)?,
         None => address.take_stream()?,
     };
     let mut config = RedisConfig::new(redis_url(&mut address)?, stream);
@@ -101,7 +101,7 @@ fn redis_config(mut address: Address) -> Result<RedisConfig> {
         config.retention = duration::parse(&retention)?;
     }
     if let Some(wire) = wire {
-        config.form = Form::Entries(EntryForm::preset(&wire).ok_or_else(unknown_wire)?);
+        config.form = Form::Entries(EntryForm::preset(&wire).ok_or_else(theirs::unknown_wire)?);
     }
     config.groups = match address.take("group").as_deref() {
         None => Groups::None,
@@ -123,22 +123,4 @@ fn redis_url(address: &mut Address) -> Result<String> {
     }
     let database: u32 = address.take_number("database")?.unwrap_or(0);
     Ok(format!("redis+unix://{}?db={database}", address.path()))
-}
-
-/// Others name their streams as they like.
-fn foreign_stream(address: &mut Address) -> Result<String> {
-    let stream = address.take("stream").unwrap_or_default();
-    if (1..=256).contains(&stream.len()) && stream.chars().all(|c| c.is_ascii_graphic()) {
-        return Ok(stream);
-    }
-    let detail = "with `wire`, `stream` names the other service's stream, without blanks";
-    Err(Error::invalid("/backend", detail))
-}
-
-fn unknown_wire() -> Error {
-    Error::invalid(
-        "/backend",
-        "`wire` in a redis: URL is one of cloudevents, job-lifecycle, notifications, crud-audit, \
-         identity-mail and workflow",
-    )
 }
