@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use fanfare_core::admin::Admin;
+use fanfare_core::advice::Advice;
 use fanfare_core::backend::{Backend, Published};
 use fanfare_core::capability::{
     Capabilities, Dedup, Fencing, HistoryKind, Known, Limits, Order, SettleFrom, Starts,
@@ -27,7 +28,7 @@ use crate::log::Log;
 use crate::publish::{Publisher, Table};
 use crate::retention::Retention;
 use crate::state::Values;
-use crate::{loss, migrate};
+use crate::{advice, loss, migrate};
 
 /// The most events in one publish.
 const MAX_BATCH: usize = 10_000;
@@ -87,6 +88,13 @@ impl PostgresBackend {
         let database = Database::connect(config)?;
         database.check().await?;
         migrate::missing(&database).await
+    }
+
+    /// What [`Admin::advice`] says, where the stream need not be there. Changes nothing.
+    pub async fn advice(config: PostgresConfig) -> Result<Vec<Advice>> {
+        let database = Database::connect(config)?;
+        database.check().await?;
+        advice::of(&database).await
     }
 
     /// Takes the steps of the schema back until `target` are left, with everything they hold; 0

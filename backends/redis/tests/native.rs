@@ -10,6 +10,7 @@ mod native {
     mod masters;
     mod pubsub;
     mod refusals;
+    mod remove;
     pub(super) mod stage;
     mod stream;
     mod tls;

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_core::advice::Advice;
 use fanfare_core::backend::Backend;
 use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
@@ -138,6 +139,15 @@ pub async fn missing(address: Address) -> Result<Option<&'static str>> {
         "postgres" => PostgresBackend::missing(postgres_config(address)?).await,
         "sqlite" if !Path::new(address.path()).exists() => Ok(Some("nothing there yet")),
         _ => Ok(None),
+    }
+}
+
+/// What an operator should know about the server at `address`, where opening the stream would change
+/// something there ([`missing`]); empty for backends of which nobody can tell without opening it.
+pub async fn advice(address: Address) -> Result<Vec<Advice>> {
+    match entry(&address)?.scheme {
+        "postgres" => PostgresBackend::advice(postgres_config(address)?).await,
+        _ => Ok(Vec::new()),
     }
 }
 

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use fanfare_core::advice::Weight;
 use fanfare_core::backend::Backend;
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -138,8 +139,24 @@ async fn every_transaction_may_have_another_connection() {
     nothing(&member).await;
     early.batch_execute("COMMIT").await.unwrap();
     assert_eq!(take(&member, 2).await, ["early", "late"]);
+    assert_eq!(pooler_weight(&backend).await, Some(Weight::Good));
     let left = sql(&broker, "SELECT 1").await;
     drop(left);
     backend.close().await.unwrap();
     other.close().await.unwrap();
+}
+
+/// What an operator is told about it.
+async fn pooler_weight(backend: &PostgresBackend) -> Option<Weight> {
+    let all = backend.admin().advice().await.unwrap();
+    let found = all.iter().find(|advice| advice.check == "pooler");
+    found.map(|advice| advice.weight)
+}
+
+#[tokio::test]
+async fn nobody_is_told_of_a_pooler_where_there_is_none() {
+    let broker = server().await;
+    let backend = open(broker.address()).await;
+    assert_eq!(pooler_weight(&backend).await, None);
+    backend.close().await.unwrap();
 }

@@ -66,16 +66,23 @@ impl Findings {
         })
     }
 
-    fn advise(&mut self, advice: Advice) -> Result<()> {
-        self.tell_all(&Finding {
-            check: advice.check,
-            state: match advice.weight {
-                Weight::Good => State::Ok,
-                Weight::Note => State::Note,
-                Weight::Bad => State::Bad,
-            },
-            detail: advice.found,
-            todo: advice.todo,
+    /// What lies below, where that could be asked.
+    fn advise(&mut self, asked: fanfare::core::Result<Vec<Advice>>) -> Result<()> {
+        let all = match asked {
+            Ok(all) => all,
+            Err(error) => return self.tell(State::Note, "settings", format!("not read: {error}")),
+        };
+        all.into_iter().try_for_each(|advice| {
+            self.tell_all(&Finding {
+                check: advice.check,
+                state: match advice.weight {
+                    Weight::Good => State::Ok,
+                    Weight::Note => State::Note,
+                    Weight::Bad => State::Bad,
+                },
+                detail: advice.found,
+                todo: advice.todo,
+            })
         })
     }
 
@@ -183,7 +190,8 @@ async fn look_at_backend(
         Ok(None) => {}
         Ok(Some(what)) => {
             let text = format!("{shown}: {what}; the next `fanfare serve` changes that");
-            return findings.tell(State::Note, "backend", text);
+            findings.tell(State::Note, "backend", text)?;
+            return findings.advise(registry::advice(address).await);
         }
         Err(error) => return findings.tell(State::Bad, "backend", format!("{shown}: {error}")),
     }
@@ -212,12 +220,7 @@ async fn look_at_backend(
 async fn look_into(backend: &dyn Backend, findings: &mut Findings) -> Result<()> {
     let (state, text) = durability(&backend.capabilities());
     findings.tell(state, "durability", text)?;
-    match backend.admin().advice().await {
-        Ok(all) => all
-            .into_iter()
-            .try_for_each(|advice| findings.advise(advice))?,
-        Err(error) => findings.tell(State::Note, "settings", format!("not read: {error}"))?,
-    }
+    findings.advise(backend.admin().advice().await)?;
     let health = backend.admin().health().await;
     let state = if health.ok { State::Ok } else { State::Bad };
     findings.tell(state, "health", health.detail)?;

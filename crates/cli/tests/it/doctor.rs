@@ -82,6 +82,10 @@ async fn a_postgres_that_does_not_flush_is_told_from_one_that_does() {
         "idle_in_transaction_session_timeout",
     );
 
+    // Before there is a stream, too.
+    let server = Broker::start(postgres(), Durability::Off).await.unwrap();
+    look(&server.url()).is("fsync", "bad", "fsync = on");
+
     let found = of_postgres(Durability::Always).await;
     for check in ["version", "fsync", "synchronous_commit", "connections"] {
         found.is(check, "ok", "");
