@@ -21,7 +21,6 @@ mod letter;
 mod line;
 mod message;
 mod publish;
-mod queue;
 mod stream;
 mod subscription;
 

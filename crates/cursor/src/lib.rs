@@ -9,7 +9,8 @@
 //!
 //! Claiming moves the **frontier** and makes a [`lease`]; settling shrinks the lease. Only what is
 //! still unsettled costs memory, and only what is unsettled when a commit passes costs a row: see
-//! [`changes`]. The machine is pure: no I/O, no clock, no tasks; the caller brings time and events.
+//! [`changes`]. Where no log keeps the events, a [`queue`] holds them beside it. The machine is pure: no
+//! I/O, no clock, no tasks; the caller brings time and events.
 
 mod cursor;
 mod exception;
@@ -21,6 +22,7 @@ mod settle;
 
 pub mod changes;
 pub mod image;
+pub mod queue;
 
 #[cfg(test)]
 mod tests;

@@ -13,10 +13,10 @@ use fanfare_core::dead_letter::{DeadLetterFilter, DeadLetters, Selection};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::subscription::{OnDead, Start, SubscriptionName, SubscriptionSpec};
+use fanfare_cursor::queue::Queue;
 
 use super::RedisPubSub;
 use super::line::{self, Line};
-use super::queue::Queue;
 use super::subscription::Subscription;
 
 /// How long the server may take to show that it is well.

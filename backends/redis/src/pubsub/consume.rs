@@ -8,8 +8,8 @@ use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_cursor::MemberId;
+use fanfare_cursor::queue::Look;
 
-use super::queue::Look;
 use super::stream::Stream;
 use super::subscription::Subscription;
 use super::{Subscriptions, dead_letters, unknown};

@@ -191,10 +191,12 @@ async fn take(stream: &Stream, subscription: &Subscription, message: &Msg) {
         return;
     }
     let bytes = Bytes::copy_from_slice(message.get_payload_bytes());
-    let (slot, error) = message::read(stream.form(), &event_type, &bytes);
     let now = stream.wire.config.clock.now();
-    subscription.change(|queue| queue.push(slot, error.as_ref(), now));
-    if error.is_some() {
-        dead_letters::write(stream, subscription).await;
+    match message::read(stream.form(), &event_type, &bytes) {
+        Ok(event) => subscription.change(|queue| queue.push(event, now)),
+        Err(error) => {
+            subscription.change(|queue| queue.push_undecodable(bytes, &error, now));
+            dead_letters::write(stream, subscription).await;
+        }
     }
 }

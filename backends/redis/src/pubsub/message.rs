@@ -7,7 +7,7 @@ use fanfare_core::event::Event;
 use fanfare_core::event_type::EventType;
 
 use crate::form::Form;
-use crate::frame::{self, Slot};
+use crate::frame;
 
 /// The message of an event; refused where the form has no place for what it requires.
 pub(super) fn write(form: &Form, event: &Event) -> Result<Vec<u8>> {
@@ -17,16 +17,8 @@ pub(super) fn write(form: &Form, event: &Event) -> Result<Vec<u8>> {
     }
 }
 
-/// What came on the channel of this event type; bytes that are no such event come as an error beside
-/// them.
-pub(super) fn read(form: &Form, event_type: &EventType, message: &Bytes) -> (Slot, Option<Error>) {
-    match decode(form, event_type, message) {
-        Ok(event) => (Slot::Event(event), None),
-        Err(error) => (Slot::Raw(message.clone()), Some(error)),
-    }
-}
-
-fn decode(form: &Form, event_type: &EventType, message: &Bytes) -> Result<Event> {
+/// What came on the channel of this event type.
+pub(super) fn read(form: &Form, event_type: &EventType, message: &Bytes) -> Result<Event> {
     let event = match form {
         Form::Frames => {
             let mut events = frame::decode(message.clone())?;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use fanfare_cursor::queue::Bounds;
 use tokio::sync::watch;
 
 use super::channel::Channels;
 use super::config::PubSubConfig;
-use super::queue::Bounds;
 use crate::connect::Wire;
 
 #[derive(Debug)]

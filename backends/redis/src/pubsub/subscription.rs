@@ -9,13 +9,13 @@ use fanfare_core::event_type::EventType;
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::duration;
+use fanfare_cursor::queue::Queue;
 use parking_lot::{Mutex, MutexGuard};
 use redis::aio::PubSubSink;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::channel::Selector;
 use super::line::{self, Line};
-use super::queue::Queue;
 use super::stream::Stream;
 
 #[derive(Debug)]

@@ -1,35 +1,41 @@
-//! One subscription's events in this process: what came and is not settled, the cursor over it, and
-//! the dead letters that are still to be written. No I/O; whoever holds the lock brings the time.
+//! One subscription's events where nothing else keeps them, as in the modes that deliver at most once:
+//! what came and is not settled, the cursor over it, and the dead letters that somebody has to take.
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use fanfare_core::admin::{Counts, SubscriptionInfo};
 use fanfare_core::consumer::MemberKind;
 use fanfare_core::dead_letter::{DeadBody, DeadLetter, fingerprint};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
 use fanfare_core::error::Error;
 use fanfare_core::event::Event;
+use fanfare_core::id::EventId;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::{OnDead, SubscriptionSpec};
 use fanfare_core::timestamp::Timestamp;
-use fanfare_cursor::{Cursor, Granted, MemberId, Options, block_of};
 
-use crate::frame::Slot;
+use crate::{Cursor, Granted, MemberId, Options, block_of};
 
 /// The most events that may stand behind their keys.
 const MAX_BLOCKED: usize = 10_000;
 
-/// The most of them.
+/// The most unsettled events of a queue, dead letters that nobody took yet included.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) events: usize,
-    pub(super) bytes: usize,
+pub struct Bounds {
+    /// How many.
+    pub events: usize,
+    /// Their bytes; one event may exceed it.
+    pub bytes: usize,
 }
 
+/// The events of one subscription.
 #[derive(Debug)]
-pub(super) struct Queue {
-    pub(super) spec: SubscriptionSpec,
-    pub(super) paused: bool,
+pub struct Queue {
+    /// What the subscription is; its patterns may be changed here.
+    pub spec: SubscriptionSpec,
+    /// Nothing is handed out.
+    pub paused: bool,
     created: Timestamp,
     bounds: Bounds,
     cursor: Cursor,
@@ -39,7 +45,7 @@ pub(super) struct Queue {
     head: u64,
     /// By the id of its letter, the number and the cursor's generation of what is dead.
     dead: HashMap<String, Option<(u64, u64)>>,
-    /// Dead, and not yet kept by Redis.
+    /// Dead, and not yet taken.
     unwritten: Vec<DeadLetter>,
     undecodable: u64,
     discarded_undecodable: u64,
@@ -49,14 +55,17 @@ pub(super) struct Queue {
 }
 
 /// What one look found.
-pub(super) enum Look {
+#[derive(Debug)]
+pub enum Look {
+    /// These are the member's now.
     Deliveries(Vec<Delivery>),
     /// Nothing until woken, or until then.
     Nothing(Option<Timestamp>),
 }
 
 impl Queue {
-    pub(super) fn new(spec: SubscriptionSpec, created: Timestamp, bounds: Bounds) -> Self {
+    /// An empty one.
+    pub fn new(spec: SubscriptionSpec, created: Timestamp, bounds: Bounds) -> Self {
         Self {
             cursor: Cursor::new(cursor_options(&spec), 0, 0),
             spec,
@@ -75,67 +84,58 @@ impl Queue {
         }
     }
 
-    pub(super) fn join(&mut self) -> MemberId {
+    /// One more member.
+    pub fn join(&mut self) -> MemberId {
         self.last_member += 1;
         MemberId(self.last_member)
     }
 
-    pub(super) fn change(&mut self, spec: SubscriptionSpec) {
+    /// Goes on with other options.
+    pub fn change(&mut self, spec: SubscriptionSpec) {
         self.cursor.set_options(cursor_options(&spec));
         self.spec = spec;
     }
 
-    /// Dead letters that wait for Redis count too: they are as large.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether it is within its bounds. Dead letters that nobody took count too: they are as large.
+    pub fn has_room(&self) -> bool {
         self.events.len() + self.unwritten.len() < self.bounds.events
             && self.bytes < self.bounds.bytes
     }
 
-    /// Takes what came.
-    pub(super) fn push(&mut self, slot: Slot, why: Option<&Error>, now: Timestamp) {
-        match slot {
-            Slot::Event(event) => self.append(event, now),
-            Slot::Raw(bytes) => {
-                self.undecodable += 1;
-                let (reason, error) = ("undecodable", why.map(ToString::to_string));
-                let error = error.unwrap_or_default();
-                if !self.spec.dead_letter {
-                    self.discarded_undecodable += 1;
-                    return;
-                }
-                self.unwritten.push(DeadLetter {
-                    id: letter_id(),
-                    subscription: self.spec.name.clone(),
-                    position: Position::START,
-                    body: DeadBody::Raw(bytes),
-                    original: None,
-                    fingerprint: fingerprint(reason, &error),
-                    reason: reason.into(),
-                    error,
-                    attempts: 0,
-                    first_failure: now,
-                    last_failure: now,
-                });
-                let id = self.unwritten.last().map(|letter| letter.id.clone());
-                self.dead.extend(id.map(|id| (id, None)));
-            }
+    /// Takes input that is no event, because of this error.
+    pub fn push_undecodable(&mut self, bytes: Bytes, why: &Error, now: Timestamp) {
+        self.undecodable += 1;
+        if !self.spec.dead_letter {
+            self.discarded_undecodable += 1;
+            return;
         }
+        let (reason, error) = ("undecodable", why.to_string());
+        let letter = DeadLetter {
+            id: letter_id(),
+            subscription: self.spec.name.clone(),
+            position: Position::START,
+            body: DeadBody::Raw(bytes),
+            original: None,
+            fingerprint: fingerprint(reason, &error),
+            reason: reason.into(),
+            error,
+            attempts: 0,
+            first_failure: now,
+            last_failure: now,
+        };
+        self.dead.insert(letter.id.clone(), None);
+        self.unwritten.push(letter);
     }
 
-    fn append(&mut self, event: Event, now: Timestamp) {
+    /// Takes an event that came.
+    pub fn push(&mut self, event: Event, now: Timestamp) {
         self.head += 1;
         self.bytes += event.size();
         self.events.insert(self.head, (event, now));
     }
 
     /// Leases to a member what it may have.
-    pub(super) fn look(
-        &mut self,
-        member: MemberId,
-        kind: MemberKind,
-        max: usize,
-        now: Timestamp,
-    ) -> Look {
+    pub fn look(&mut self, member: MemberId, kind: MemberKind, max: usize, now: Timestamp) -> Look {
         if self.paused {
             self.cursor.expire(now);
             self.bury();
@@ -175,7 +175,8 @@ impl Queue {
         granted.deliveries.iter().filter_map(delivery).collect()
     }
 
-    pub(super) fn settle(
+    /// Settles; answers per receipt.
+    pub fn settle(
         &mut self,
         settlements: Vec<(Receipt, Settlement)>,
         now: Timestamp,
@@ -196,7 +197,8 @@ impl Queue {
         answers
     }
 
-    pub(super) fn extend(
+    /// Extends leases; answers per receipt.
+    pub fn extend(
         &mut self,
         receipts: &[Receipt],
         until: Timestamp,
@@ -212,7 +214,8 @@ impl Queue {
         answers
     }
 
-    pub(super) fn release(&mut self, member: MemberId) {
+    /// What this member holds is claimable again.
+    pub fn release(&mut self, member: MemberId) {
         self.cursor.release_member(member);
     }
 
@@ -266,30 +269,30 @@ impl Queue {
         }
     }
 
-    /// The dead letters that are to be written.
-    pub(super) fn unwritten(&self) -> &[DeadLetter] {
+    /// The dead letters that are to be taken.
+    pub fn unwritten(&self) -> &[DeadLetter] {
         &self.unwritten
     }
 
-    /// The first of them are written.
-    pub(super) fn forget_written(&mut self, count: usize) {
+    /// The first of them are taken.
+    pub fn forget_written(&mut self, count: usize) {
         self.unwritten.drain(..count.min(self.unwritten.len()));
     }
 
-    /// A dead letter that Redis no longer has comes as a fresh delivery, whoever gave it up.
-    pub(super) fn redrive(&mut self, id: &str, event: Event, now: Timestamp) {
+    /// A dead letter that is nowhere else any more comes as a fresh delivery, whoever gave it up.
+    pub fn redrive(&mut self, id: &str, event: Event, now: Timestamp) {
         match self.dead.remove(id) {
             Some(Some((number, generation))) => {
                 self.cursor.redrive(number, generation, event.key());
                 self.bytes += event.size();
                 self.events.insert(number, (event, now));
             }
-            _ => self.append(event, now),
+            _ => self.push(event, now),
         }
     }
 
     /// A dead letter of ours is gone for good.
-    pub(super) fn discard(&mut self, id: &str) {
+    pub fn discard(&mut self, id: &str) {
         match self.dead.remove(id) {
             Some(Some((number, generation))) => self.cursor.discard(number, generation),
             Some(None) => self.discarded_undecodable += 1,
@@ -297,7 +300,8 @@ impl Queue {
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
+    /// Where everything is.
+    pub fn counts(&self) -> Counts {
         let (tally, closed) = (self.cursor.tally(), self.cursor.place().closed);
         let unclaimed = self.head - self.cursor.frontier();
         Counts {
@@ -310,7 +314,8 @@ impl Queue {
         }
     }
 
-    pub(super) fn info(&self) -> SubscriptionInfo {
+    /// What is told of the subscription.
+    pub fn info(&self) -> SubscriptionInfo {
         SubscriptionInfo {
             spec: self.spec.clone(),
             created: self.created,
@@ -322,13 +327,13 @@ impl Queue {
     }
 
     /// How many unsettled events it holds, and their bytes.
-    pub(super) fn held(&self) -> (usize, usize) {
+    pub fn held(&self) -> (usize, usize) {
         (self.events.len(), self.bytes)
     }
 }
 
 fn letter_id() -> String {
-    uuid::Uuid::now_v7().to_string()
+    EventId::generate().to_string()
 }
 
 fn cursor_options(spec: &SubscriptionSpec) -> Options {
