@@ -2,6 +2,7 @@
 //! stopped, continued, and started again on the same data. What differs between the engines stands in
 //! a file each below `broker/`.
 
+mod nats;
 mod postgres;
 mod redis;
 
@@ -61,6 +62,7 @@ impl Engine {
         match backend {
             "redis" => Some(&redis::ENGINE),
             "postgres" => Some(&postgres::ENGINE),
+            "nats" => Some(&nats::ENGINE),
             _ => None,
         }
     }

@@ -32,7 +32,7 @@ impl Fault {
         match backend {
             "sqlite" => &[Self::Kill, Self::PowerCut],
             "memory" => &[Self::Kill],
-            "redis" | "postgres" => &[
+            "redis" | "postgres" | "nats" => &[
                 Self::BrokerKill,
                 Self::Stop,
                 Self::Cut,
