@@ -4,6 +4,7 @@
 pub(crate) mod channel;
 pub(crate) mod file;
 pub(crate) mod group;
+pub(crate) mod nats;
 pub(crate) mod postgres;
 pub(crate) mod redis;
 pub(crate) mod sqlite;

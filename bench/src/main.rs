@@ -15,6 +15,7 @@ mod load;
 mod machine;
 mod measure;
 mod memory;
+mod nats;
 mod ours;
 mod pattern;
 mod postgres;
@@ -69,6 +70,8 @@ enum Suite {
     Redis,
     /// The same on a private PostgreSQL.
     Postgres,
+    /// The same on a private nats-server with JetStream.
+    Nats,
     /// A million events drained, and ten minutes at a steady rate, on a private PostgreSQL. Not part
     /// of everything.
     Steady,
@@ -128,6 +131,9 @@ async fn main() -> Outcome<()> {
     }
     if options.wants(Suite::Postgres) {
         postgres::run(&options, &mut report).await?;
+    }
+    if options.wants(Suite::Nats) {
+        nats::run(&options, &mut report).await?;
     }
     if options.suite == Suite::Steady {
         steady::run(&options, &mut report).await?;

@@ -75,7 +75,7 @@ const LAW: [(&str, &[&str], &[&str]); 16] = [
 /// Foreign crates that only some of ours may know: below the server nobody speaks HTTP, and only
 /// one backend speaks SQL to SQLite. Tests may.
 const HOMES: [(&str, &[&str]); 12] = [
-    ("async-nats", &["fanfare-nats"]),
+    ("async-nats", &["fanfare-nats", "fanfare-bench"]),
     ("axum", &["fanfare-server"]),
     ("hyper", &["fanfare-server"]),
     ("hyper-util", &["fanfare-server"]),
