@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use fanfare_core::admin::{
     Admin, Audited, Health, Put, SeekTo, Sought, StreamStats, SubscriptionInfo,
 };
+use fanfare_core::advice::Advice;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::position::Position;
@@ -292,5 +293,10 @@ impl Admin for NatsBackend {
             },
             () = patience => ill("nats does not answer".into()),
         }
+    }
+
+    async fn advice(&self) -> Result<Vec<Advice>> {
+        self.check_open()?;
+        Ok(self.wire.advice())
     }
 }

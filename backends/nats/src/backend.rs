@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use fanfare_core::admin::Admin;
 use fanfare_core::backend::{Backend, Published};
 use fanfare_core::capability::{
-    Capabilities, Dedup, Fencing, HistoryKind, Known, Limits, Order, SettleFrom, Starts,
+    Capabilities, Dedup, Fencing, HistoryKind, Limits, Order, SettleFrom, Starts,
 };
 use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::dead_letter::DeadLetters;
@@ -28,7 +28,7 @@ use crate::log::Log;
 use crate::loss::{self, Watch};
 use crate::publish::Publisher;
 use crate::retention::Retention;
-use crate::state::Lanes;
+use crate::state::Values;
 
 /// The most events in one publish.
 const MAX_BATCH: usize = 10_000;
@@ -41,10 +41,8 @@ pub struct NatsBackend {
     pub(crate) desk: Arc<Desk>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) closed: watch::Sender<bool>,
-    pub(crate) lanes: Lanes,
+    values: Values,
     publisher: Publisher,
-    /// Whether the log outlives the server's process.
-    durable: bool,
     following: Mutex<Option<JoinHandle<()>>>,
     consumers: Mutex<Vec<Weak<NatsConsumer>>>,
 }
@@ -53,10 +51,10 @@ impl NatsBackend {
     /// Connects, and makes the streams where they are missing.
     pub async fn open(config: NatsConfig) -> Result<Arc<Self>> {
         let wire = Wire::open(config).await?;
+        wire.check_jetstream().await?;
         let (note, holds) = loss::note(&wire, None).await?;
         wire.set_generation(note.generation);
         wire.learn_time().await?;
-        let durable = holds.config.is_durable();
         let closed = watch::Sender::new(false);
         let log = Log::new(wire.clone(), wire.base() + holds.state.last_seq);
         let desk = Desk::new(wire.clone(), log.clone());
@@ -68,14 +66,13 @@ impl NatsBackend {
         }
         let following = follow::start(log.clone(), closed.subscribe());
         Ok(Arc::new(Self {
-            publisher: Publisher::new(wire.clone(), retention),
+            publisher: Publisher::new(log.clone(), retention),
+            values: Values::new(wire.clone(), closed.subscribe()),
             wire,
             log,
             desk,
             watch,
             closed,
-            lanes: Lanes::default(),
-            durable,
             following: Mutex::new(Some(following)),
             consumers: Mutex::default(),
         }))
@@ -94,10 +91,8 @@ impl Backend for NatsBackend {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             backend: "nats",
-            // Unless the server is told otherwise it acknowledges what the system has, not the disk;
-            // and it does not tell what it was told.
-            power_safe: Known::Unknown,
-            durable: self.durable,
+            power_safe: self.wire.power_safe(),
+            durable: !self.wire.keeping().in_memory,
             at_most_once: false,
             dedup: Dedup::Window,
             fencing: Fencing::Backend,
@@ -164,7 +159,7 @@ impl Backend for NatsBackend {
     }
 
     fn state(&self) -> &dyn State {
-        self
+        &self.values
     }
 
     async fn close(&self) -> Result<()> {

@@ -1,7 +1,10 @@
-//! The connection: requests that say whether they were sent, the JetStream API, and what time it is on
-//! the server. The client reconnects by itself.
+//! The connection: requests that say whether they were sent, and the JetStream API. The client reconnects
+//! by itself.
 
 mod answer;
+mod line;
+mod login;
+mod time;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -10,20 +13,24 @@ use std::time::Duration;
 
 use async_nats::RequestErrorKind as Kind;
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, Event, HeaderMap, Message, Request};
+use async_nats::{Client, ConnectOptions, HeaderMap, Message, Request, ServerInfo};
 use bytes::Bytes;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::timestamp::Timestamp;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use self::answer::{Found, read};
 pub(crate) use self::answer::{Kept, Written};
+pub(crate) use self::line::Line;
+use self::time::Offset;
 use crate::config::NatsConfig;
-use crate::error::{Refusal, not_connected, unexpected};
+use crate::error::{Refusal, not_connected};
 use crate::names::Names;
+use crate::streams::Keeping;
 
 /// The oldest server that has all that is used here.
 const OLDEST: (u64, u64) = (2, 9);
@@ -36,6 +43,8 @@ const ENVELOPE: usize = 64 << 10;
 /// Of a position, those of the sequence: a trillion events in each life of a log.
 const SEQUENCE_BITS: u32 = 40;
 const BROKEN: &str = "the connection to nats broke";
+const NO_JETSTREAM: &str = "this nats-server has no JetStream: start it with --jetstream, or open the \
+     URL with mode=core, which loses events to whoever does not listen";
 const SILENT: &str = "nats did not answer in time";
 /// The header that makes a write depend on the last of its subject.
 const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -47,16 +56,14 @@ pub(crate) struct Wire {
     pub(crate) names: Names,
     /// Tells this process from others.
     pub(crate) who: u64,
-    /// Changes when a connection was made.
-    made: watch::Receiver<u64>,
-    /// Changes when the connection broke.
-    breaks: watch::Receiver<u64>,
-    /// By how many nanoseconds the server's clock is ahead of ours.
-    ahead: AtomicI64,
+    line: Line,
+    offset: Mutex<Offset>,
     /// Which life of the log this is, see [`crate::loss`].
     generation: AtomicU64,
     /// Which life of the state this is: a print of when it was made.
     life: AtomicU64,
+    /// How both streams are kept, as last seen.
+    keeping: Mutex<Keeping>,
     /// A stream is missing.
     pub(crate) missing: Notify,
     /// When the connection was last given up, in milliseconds.
@@ -98,8 +105,7 @@ impl Wire {
     /// Connects, and checks that the server can do what is needed.
     pub(crate) async fn open(config: NatsConfig) -> Result<Arc<Self>> {
         config.check()?;
-        let (up, made) = watch::channel(0);
-        let (down, breaks) = watch::channel(0);
+        let (line, told) = Line::new();
         let beat = (config.response_timeout / 3).max(Duration::from_millis(500));
         let options = ConnectOptions::new()
             .name("fanfare")
@@ -108,15 +114,11 @@ impl Wire {
             .request_timeout(None)
             .reconnect_delay_callback(pause)
             .event_callback(move |event| {
-                match event {
-                    Event::Connected => up.send_modify(|n| *n += 1),
-                    Event::Disconnected => down.send_modify(|n| *n += 1),
-                    _ => {}
-                }
-                tracing::debug!(%event, "nats");
+                told.tell(&event);
                 std::future::ready(())
             });
-        let connecting = options.connect(config.url.as_str());
+        let (options, servers) = login::log_in(options, &config.url)?;
+        let connecting = options.connect(servers);
         let client = tokio::select! {
             client = connecting => client.map_err(not_connected)?,
             () = config.clock.sleep(config.connect_timeout) => {
@@ -135,11 +137,11 @@ impl Wire {
             client,
             names,
             who: high.rotate_left(32) ^ low,
-            made,
-            breaks,
-            ahead: AtomicI64::new(0),
+            line,
+            offset: Mutex::default(),
             generation: AtomicU64::new(0),
             life: AtomicU64::new(0),
+            keeping: Mutex::default(),
             missing: Notify::new(),
             given_up: AtomicI64::new(0),
         };
@@ -177,6 +179,25 @@ impl Wire {
         self.life.store(hasher.finish(), Ordering::Release);
     }
 
+    pub(crate) fn set_keeping(&self, keeping: Keeping) {
+        *self.keeping.lock() = keeping;
+    }
+
+    pub(crate) fn keeping(&self) -> Keeping {
+        *self.keeping.lock()
+    }
+
+    /// Another one after each time that the connection was made.
+    pub(crate) fn connection(&self) -> (String, u64) {
+        let info = self.client.server_info();
+        (info.server_id, info.client_id)
+    }
+
+    /// Major and minor version of the server.
+    pub(crate) fn version(&self) -> (u64, u64) {
+        version(&self.client.server_info().version)
+    }
+
     /// When a request that is made now should be over.
     pub(crate) fn patience(&self) -> Timestamp {
         self.config.clock.now() + self.config.response_timeout
@@ -186,23 +207,20 @@ impl Wire {
         self.client.connection_state() == State::Connected
     }
 
-    /// Changes when the connection breaks from now on.
-    pub(crate) fn breaks(&self) -> watch::Receiver<u64> {
-        let mut breaks = self.breaks.clone();
-        breaks.mark_unchanged();
-        breaks
+    /// What happens to the connection from now on.
+    pub(crate) fn line(&self) -> Line {
+        self.line.since_now()
     }
 
     /// Waits for a connection, at most until then; whether there is one.
     pub(crate) async fn connected(&self, until: Timestamp) -> bool {
-        let mut made = self.made.clone();
+        let mut line = self.line();
         loop {
-            made.mark_unchanged();
             if self.is_connected() {
                 return true;
             }
             tokio::select! {
-                _ = made.changed() => {}
+                () = line.changed() => {}
                 // The state changes a little before it is told.
                 () = self.config.clock.sleep(RETRY) => {}
             }
@@ -210,12 +228,6 @@ impl Wire {
                 return self.is_connected();
             }
         }
-    }
-
-    /// Time on the server, as far as it is known.
-    pub(crate) fn now(&self) -> Timestamp {
-        let ahead = self.ahead.load(Ordering::Relaxed);
-        Timestamp::from_nanos(self.config.clock.now().as_nanos() + i128::from(ahead))
     }
 
     /// Sends, and waits for the answer at most until then. Where nobody listens nothing was done, and
@@ -249,7 +261,7 @@ impl Wire {
     }
 
     /// None: nobody listens.
-    async fn ask_once(
+    pub(crate) async fn ask_once(
         &self,
         subject: &str,
         headers: Option<&HeaderMap>,
@@ -260,13 +272,11 @@ impl Wire {
         if let Some(headers) = headers {
             request = request.headers(headers.clone());
         }
-        let mut breaks = self.breaks();
+        let mut line = self.line();
         let answer = tokio::select! {
             biased;
             answer = self.client.send_request(subject.to_owned(), request) => answer,
-            () = broken(&mut breaks) => {
-                return Err(Failed::Broken);
-            }
+            failed = line.fails(subject) => return Err(failed),
             () = self.config.clock.sleep_until(until) => {
                 self.give_up_line().await;
                 return Err(Failed::Silent);
@@ -295,6 +305,27 @@ impl Wire {
         if now - last > 1_000 {
             // An error means that the client is gone.
             let _ = self.client.force_reconnect().await;
+        }
+    }
+
+    /// Fails where there is no JetStream, or none for us.
+    pub(crate) async fn check_jetstream(&self) -> Result<()> {
+        let nothing = Bytes::new();
+        let answer = self.ask_once("$JS.API.INFO", None, &nothing, self.patience());
+        match answer.await.map_err(Failed::harmless)? {
+            Some(answer) => {
+                let answer: Result<Value, _> = read(&answer.payload).map_err(Failed::harmless)?;
+                answer.map(drop).map_err(|refusal| refusal.error())
+            }
+            // Another server of its cluster may have it; one that starts will.
+            None => match self.client.server_info() {
+                ServerInfo {
+                    jetstream: false,
+                    cluster: None,
+                    ..
+                } => Err(Error::new(ErrorKind::Unsupported, NO_JETSTREAM)),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -378,26 +409,6 @@ impl Wire {
         let body = json!({ "filter": subject, "seq": up_to + 1 });
         self.call::<Value>(&call, &body).await.map(drop)
     }
-
-    /// Learns what time it is on the server.
-    pub(crate) async fn learn_time(&self) -> Result<()> {
-        let subject = self.names.time();
-        let before = self.config.clock.now().as_nanos();
-        let written = self
-            .write(&subject, &Bytes::new(), None, self.patience())
-            .await;
-        written
-            .map_err(Failed::harmless)?
-            .map_err(|refusal| refusal.error())?;
-        let after = self.config.clock.now().as_nanos();
-        let kept = self.last(&subject).await?;
-        let kept = kept.ok_or_else(|| unexpected("the question for its time"))?;
-        let ahead = kept.time.as_nanos() - i128::midpoint(before, after);
-        // Another process may have asked in between: then it is older, by no more than this.
-        let ahead = i64::try_from(ahead).unwrap_or(0);
-        self.ahead.store(ahead, Ordering::Relaxed);
-        Ok(())
-    }
 }
 
 impl std::fmt::Debug for Wire {
@@ -408,28 +419,22 @@ impl std::fmt::Debug for Wire {
     }
 }
 
-async fn broken(breaks: &mut watch::Receiver<u64>) {
-    if breaks.changed().await.is_err() {
-        // The client is gone: the request ends by itself.
-        std::future::pending::<()>().await;
-    }
-}
-
 fn pause(attempt: usize) -> Duration {
     let (first, longest) = RECONNECT;
     let doubled = first * 2_u32.saturating_pow(u32::try_from(attempt.min(8)).unwrap_or(8));
     doubled.min(longest)
 }
 
-fn check_version(version: &str) -> Result<()> {
-    let mut parts = version
-        .split(['.', '-'])
-        .map_while(|part| part.parse().ok());
-    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    if found >= OLDEST {
+fn version(text: &str) -> (u64, u64) {
+    let mut parts = text.split(['.', '-']).map_while(|part| part.parse().ok());
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+}
+
+fn check_version(text: &str) -> Result<()> {
+    if version(text) >= OLDEST {
         return Ok(());
     }
-    let message = format!("nats-server {version} is too old: 2.9 or later is needed");
+    let message = format!("nats-server {text} is too old: 2.9 or later is needed");
     Err(Error::new(ErrorKind::Unsupported, message))
 }
 

@@ -102,7 +102,9 @@ impl Engine for Desk {
     }
 
     async fn settle(&self, spec: &SubscriptionSpec, runs: &[Run]) -> Result<Option<Vec<String>>> {
-        let runs: Vec<_> = runs.iter().map(Settling::of).collect();
+        let behind = self.wire.behind();
+        let runs = runs.iter().map(|run| Settling::of(run, behind));
+        let runs: Vec<_> = runs.collect();
         self.change(&spec.name, move |entry, now| settle(entry, &runs, now))
             .await
     }
@@ -113,7 +115,8 @@ impl Engine for Desk {
         runs: &[Run],
         lease: Duration,
     ) -> Result<Option<Vec<String>>> {
-        let runs: Vec<_> = runs.iter().map(Settling::of).collect();
+        let runs = runs.iter().map(|run| Settling::of(run, Duration::ZERO));
+        let runs: Vec<_> = runs.collect();
         self.change(name, move |entry, now| extend(entry, &runs, lease, now))
             .await
     }
@@ -243,7 +246,8 @@ struct Settling {
 }
 
 impl Settling {
-    fn of(run: &Run) -> Self {
+    /// `behind`: by how much time on the server may be later than it is counted from.
+    fn of(run: &Run, behind: Duration) -> Self {
         Self {
             epoch: run.epoch,
             first: narrow(run.first),
@@ -253,7 +257,7 @@ impl Settling {
                 How::Drop => Settlement::Drop,
                 How::Release => Settlement::Release,
                 How::Retry(after, error) => Settlement::Retry {
-                    after: *after,
+                    after: after.saturating_add(behind),
                     error: cut(error),
                 },
                 // The desk finds the body by itself.

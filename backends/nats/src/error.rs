@@ -32,17 +32,30 @@ impl Refusal {
         self.err_code == 10_059
     }
 
+    /// There is no room, in the stream or for the account.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(self.err_code, 10_077 | 10_023 | 10_047 | 10_028 | 10_074)
+        match self.err_code {
+            10_002 | 10_023 | 10_027 | 10_028 | 10_047 => true,
+            // Whatever the store said: only its bounds are meant.
+            10_077 => self.description.contains("maximum"),
+            _ => false,
+        }
     }
 
     /// As an error of the contract.
     pub(crate) fn error(&self) -> Error {
         let (kind, message) = match self.err_code {
-            _ if self.is_full() => (ErrorKind::Full, "the nats stream is full"),
+            10_077 if self.is_full() => (ErrorKind::Full, "the nats stream is full"),
+            _ if self.is_full() => (
+                ErrorKind::Full,
+                "the nats server has no more storage for this account",
+            ),
             10_054 => (ErrorKind::TooLarge, "too large for the nats stream"),
             10_059 => (ErrorKind::Unavailable, "the nats stream is gone"),
-            10_039 | 10_076 => (ErrorKind::Unsupported, "JetStream is off for this account"),
+            10_039 | 10_076 => (
+                ErrorKind::Unsupported,
+                "JetStream is off for this account of the nats server",
+            ),
             10_065 => (
                 ErrorKind::Conflict,
                 "another nats stream has these subjects",
@@ -52,7 +65,14 @@ impl Refusal {
                 "another nats stream has the subject of the event",
             ),
             10_058 => (ErrorKind::Conflict, "the nats stream has other settings"),
-            10_008 | 10_009 | 10_004 => (ErrorKind::Unavailable, "JetStream has no leader now"),
+            10_074 => (
+                ErrorKind::Invalid,
+                "`replicas` above 1 need a cluster, and this nats-server is alone",
+            ),
+            10_004..=10_009 => (
+                ErrorKind::Unavailable,
+                "JetStream has no leader or too few servers now",
+            ),
             _ => (ErrorKind::Storage, "JetStream refuses"),
         };
         Error::new(kind, message).because(format!("{} ({})", self.description, self.err_code))
@@ -63,8 +83,11 @@ impl Refusal {
 pub(crate) fn not_connected(error: ConnectError) -> Error {
     let (kind, message) = match error.kind() {
         ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
-            (ErrorKind::Unauthorized, "nats refuses the credentials")
+            let message =
+                "nats refuses the credentials: check user and password, or the token, in the URL";
+            (ErrorKind::Unauthorized, message)
         }
+        ConnectErrorKind::Tls => (ErrorKind::Unavailable, "no encrypted connection to nats"),
         ConnectErrorKind::ServerParse => (ErrorKind::Invalid, "not a nats URL"),
         _ => (ErrorKind::Unavailable, "nats cannot be reached"),
     };

@@ -56,7 +56,7 @@ async fn follow(log: &Log) -> Result<()> {
         let message = "there is no connection to nats";
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
-    let mut breaks = wire.breaks();
+    let mut line = wire.line();
     let mut moved = log.moved();
     let mut news = subscribe(log, wire.names.wakes()).await?;
     let inbox = wire.client.new_inbox();
@@ -93,7 +93,7 @@ async fn follow(log: &Log) -> Result<()> {
         tokio::select! {
             biased;
             _ = moved.changed() => return Ok(()),
-            _ = breaks.changed() => return Err(broken("the connection to nats broke")),
+            () = line.broken() => return Err(broken("the connection to nats broke")),
             message = messages.next() => {
                 let Some(message) = message else {
                     return Err(broken("the nats client ended"));

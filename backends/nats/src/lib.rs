@@ -5,13 +5,17 @@
 //! What members claim and settle is decided by the pure cursor on the subscription's record; the
 //! server refuses a record that was made from an old one, so of several processes one is first and the
 //! others do theirs again.
+//!
+//! And where asked for, core NATS: at most once, nothing kept ([`NatsCore`]).
 
 mod admin;
+mod advice;
 mod backend;
 mod books;
 mod config;
 mod connect;
 mod consume;
+mod core_nats;
 mod dead_letters;
 mod desk;
 mod error;
@@ -32,4 +36,5 @@ mod streams;
 
 pub use backend::NatsBackend;
 pub use config::NatsConfig;
+pub use core_nats::{CoreConfig, NatsCore};
 pub use form::{Form, MessageForm};

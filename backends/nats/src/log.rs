@@ -284,13 +284,13 @@ impl Log {
         let asked = client.publish_with_reply(subject, inbox, body.into()).await;
         asked.map_err(|_| gone())?;
         let until = self.wire.patience();
-        let mut breaks = self.wire.breaks();
+        let mut line = self.wire.line();
         let mut rows = Vec::with_capacity(limit.min(64));
         loop {
             let message = tokio::select! {
                 biased;
                 message = messages.next() => message,
-                _ = breaks.changed() => None,
+                () = line.broken() => None,
                 () = self.wire.config.clock.sleep_until(until) => None,
             };
             let message = message.ok_or_else(gone)?;

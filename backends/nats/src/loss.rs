@@ -74,7 +74,7 @@ impl Note {
 pub(crate) async fn note(wire: &Wire, known: Option<(&Note, u64)>) -> Result<(Note, Holds)> {
     let is_foreign = wire.config.form.is_foreign();
     for _ in 0..TRIES {
-        let holds = wire.make_streams().await?;
+        let holds = wire.make_streams(known.is_some()).await?;
         let kept = wire.last(&wire.names.note()).await?;
         let revision = kept.as_ref().map_or(0, |kept| kept.seq);
         let there: Option<Note> = match &kept {

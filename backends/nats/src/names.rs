@@ -91,6 +91,32 @@ impl Names {
         format!("fanfare.s.{}.time", self.stream)
     }
 
+    /// What is heard where nothing is kept: events, and the marks of processes.
+    pub(crate) fn live(&self) -> String {
+        format!("fanfare.c.{}.e.>", self.stream)
+    }
+
+    pub(crate) fn live_event(&self, event_type: &EventType) -> String {
+        format!("fanfare.c.{}.e.{event_type}", self.stream)
+    }
+
+    /// The event type in [`Names::live_event`].
+    pub(crate) fn of_live(&self, subject: &str) -> Option<EventType> {
+        let event_type = subject.strip_prefix("fanfare.c.")?;
+        let event_type = event_type.strip_prefix(&self.stream)?.strip_prefix(".e.")?;
+        EventType::parse(event_type).ok()
+    }
+
+    /// Where a process hears itself. No event type has such a sign.
+    pub(crate) fn mark(&self, who: u64) -> String {
+        format!("fanfare.c.{}.e.$.{who:x}", self.stream)
+    }
+
+    /// Where nobody listens, which the server says once it has done what came before.
+    pub(crate) fn nobody(&self) -> String {
+        format!("fanfare.c.{}.nobody", self.stream)
+    }
+
     /// News of all subscriptions, for whoever listens; not kept.
     pub(crate) fn wakes(&self) -> String {
         format!("fanfare.w.{}.*", self.stream)

@@ -2,6 +2,7 @@
 //! they share its writes and the server's answers without waiting for each other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tokio::task::coop::unconstrained;
 use crate::connect::{Failed, Wire, Written};
 use crate::error::Refusal;
 use crate::form::Outgoing;
+use crate::log::Log;
 use crate::retention::Retention;
 
 /// The most events of one call that are on the way at once.
@@ -30,12 +32,20 @@ const STREAM: &str = "Nats-Expected-Stream";
 #[derive(Debug)]
 pub(crate) struct Publisher {
     wire: Arc<Wire>,
+    log: Arc<Log>,
     retention: Arc<Retention>,
+    /// The highest position that was answered here.
+    newest: AtomicU64,
 }
 
 impl Publisher {
-    pub(crate) fn new(wire: Arc<Wire>, retention: Arc<Retention>) -> Self {
-        Self { wire, retention }
+    pub(crate) fn new(log: Arc<Log>, retention: Arc<Retention>) -> Self {
+        Self {
+            wire: log.wire.clone(),
+            log,
+            retention,
+            newest: AtomicU64::new(0),
+        }
     }
 
     /// Answers per event, once each is stored. They are sent in their order: each gets as far as the
@@ -74,41 +84,47 @@ impl Publisher {
         if form.is_foreign() {
             headers.insert(STREAM, self.wire.names.log());
         }
-        let mut answer = self.store(&subject, &headers, &payload, until).await;
+        let known = self.log.head().max(self.newest.load(Ordering::Relaxed));
+        let (mut answer, mut again) = self.store(&subject, &headers, &payload, until).await;
         if let Ok(Err(refusal)) = &answer
             && refusal.is_full()
         {
             self.retention.make_room().await?;
-            answer = self.store(&subject, &headers, &payload, until).await;
+            (answer, again) = self.store(&subject, &headers, &payload, until).await;
         }
         let written = answer
             .map_err(|failed| failed.error().during("publish"))?
             .map_err(|refusal| refusal.error().during("publish"))?;
+        let position = self.wire.base() + written.seq;
+        self.newest.fetch_max(position, Ordering::Relaxed);
+        // Sent twice and stored since: its first copy is the one that an attempt of ours stored.
+        let own = again && position > known;
         Ok(Published {
-            position: Some(Position((self.wire.base() + written.seq).into())),
-            duplicate: written.duplicate,
+            position: Some(Position(position.into())),
+            duplicate: written.duplicate && !own,
         })
     }
 
+    /// The answer, and whether it was sent more than once.
     async fn store(
         &self,
         subject: &str,
         headers: &HeaderMap,
         payload: &Bytes,
         until: Timestamp,
-    ) -> Result<Result<Written, Refusal>, Failed> {
+    ) -> (Result<Result<Written, Refusal>, Failed>, bool) {
         // Where the line broke it is sent again: the server tells copies, so that it cannot be stored
-        // twice. What an attempt before this one stored is then called a duplicate.
-        let mut asked_before = false;
+        // twice.
+        let mut again = false;
         loop {
             match self
                 .wire
                 .store(subject, Some(headers), payload, until)
                 .await
             {
-                Err(Failed::Broken) if self.wire.config.clock.now() < until => asked_before = true,
-                Err(Failed::NotSent(_)) if asked_before => return Err(Failed::Broken),
-                answer => return answer,
+                Err(Failed::Broken) if self.wire.config.clock.now() < until => again = true,
+                Err(Failed::NotSent(_)) if again => return (Err(Failed::Broken), again),
+                answer => return (answer, again),
             }
         }
     }

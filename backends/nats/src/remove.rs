@@ -1,6 +1,6 @@
 //! Removing whole streams: both JetStream streams of each.
 
-use fanfare_core::error::Result;
+use fanfare_core::error::{ErrorKind, Result};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -23,6 +23,11 @@ impl NatsBackend {
     /// have one open: it would be made again.
     pub async fn remove(config: NatsConfig, prefix: &str) -> Result<()> {
         let wire = Wire::open(config).await?;
+        match wire.check_jetstream().await {
+            // It keeps nothing.
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+            checked => checked?,
+        }
         let names = Names::new(prefix);
         for name in all(&wire).await? {
             if name.starts_with(&names.log()) || name.starts_with(&names.state()) {

@@ -1,14 +1,16 @@
 //! Shared values: the last message of a subject each, written only over the one that was read.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::state::{State, Versioned, check_key, check_value};
 
-use crate::backend::NatsBackend;
-use crate::connect::Failed;
+use tokio::sync::watch;
+
+use crate::connect::{Failed, Wire};
 
 /// Before every value, so that an empty one is something else than none.
 const VALUE: u8 = 1;
@@ -17,7 +19,7 @@ const LANES: usize = 64;
 
 /// Adding to a number reads it first: whoever does that in this process does it one after the other.
 #[derive(Debug)]
-pub(crate) struct Lanes(Vec<tokio::sync::Mutex<()>>);
+struct Lanes(Vec<tokio::sync::Mutex<()>>);
 
 impl Default for Lanes {
     fn default() -> Self {
@@ -40,9 +42,44 @@ struct There {
     value: Option<Bytes>,
 }
 
-impl NatsBackend {
+/// The shared values of a stream.
+#[derive(Debug)]
+pub(crate) struct Values {
+    wire: Arc<Wire>,
+    lanes: Lanes,
+    closed: watch::Receiver<bool>,
+    /// Why there are none.
+    refused: Option<&'static str>,
+}
+
+impl Values {
+    pub(crate) fn new(wire: Arc<Wire>, closed: watch::Receiver<bool>) -> Self {
+        Self {
+            wire,
+            lanes: Lanes::default(),
+            closed,
+            refused: None,
+        }
+    }
+
+    /// Where nothing can keep any, because of this.
+    pub(crate) fn refusing(mut self, why: &'static str) -> Self {
+        self.refused = Some(why);
+        self
+    }
+
+    fn check(&self) -> Result<()> {
+        if *self.closed.borrow() {
+            return Err(Error::new(ErrorKind::Closed, "the backend is closed"));
+        }
+        let refused = self
+            .refused
+            .map(|why| Error::new(ErrorKind::Unsupported, why));
+        refused.map_or(Ok(()), Err)
+    }
+
     async fn there(&self, key: &str) -> Result<There> {
-        self.check_open()?;
+        self.check()?;
         check_key(key)?;
         let kept = self.wire.last(&self.wire.names.value(key)).await?;
         Ok(kept.map_or(
@@ -79,7 +116,7 @@ impl NatsBackend {
 }
 
 #[async_trait]
-impl State for NatsBackend {
+impl State for Values {
     async fn get(&self, key: &str) -> Result<Option<Versioned>> {
         let There { version, value } = self.there(key).await?;
         Ok(value.map(|value| Versioned { value, version }))

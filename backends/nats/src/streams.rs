@@ -10,6 +10,10 @@ use serde_json::{Value, json};
 use crate::connect::{Failed, Wire};
 use crate::form::{Form, MessageForm};
 
+/// Before a stream that somebody deleted is made again: nats-server 2.9 forgets a stream first and removes
+/// its files then, which would be those of the new one.
+const GONE: Duration = Duration::from_millis(500);
+
 /// What a stream holds.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Holds {
@@ -38,13 +42,17 @@ pub(crate) struct Settings {
     no_ack: bool,
     #[serde(default)]
     storage: String,
+    #[serde(default)]
+    num_replicas: u64,
 }
 
-impl Settings {
-    /// Whether it outlives the server's process.
-    pub(crate) fn is_durable(&self) -> bool {
-        self.storage != "memory"
-    }
+/// How both streams are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Keeping {
+    /// One of them is in the server's memory.
+    pub(crate) in_memory: bool,
+    /// On how many servers, the one that has fewer.
+    pub(crate) replicas: u64,
 }
 
 /// How much a stream holds, and from where to where.
@@ -57,9 +65,24 @@ pub(crate) struct Extent {
 }
 
 impl Wire {
-    /// Makes what is missing, and refuses what would lose events.
-    pub(crate) async fn make_streams(&self) -> Result<Holds> {
-        let config = &self.config;
+    /// Makes what is missing, and refuses what would lose events. `again`: it was there before.
+    pub(crate) async fn make_streams(&self, again: bool) -> Result<Holds> {
+        let log = match &self.config.form {
+            Form::Frames => self.own_log(again).await?,
+            Form::Messages(form) => self.foreign_log(form, again).await?,
+        };
+        let kept = self.make_state(again).await?;
+        let both = [&log.config, &kept.config];
+        let replicas = both.map(|settings| settings.num_replicas.max(1));
+        self.set_keeping(Keeping {
+            in_memory: both.iter().any(|settings| settings.storage == "memory"),
+            replicas: replicas.into_iter().min().unwrap_or(1),
+        });
+        Ok(log)
+    }
+
+    /// Makes the stream of what stands beside the log, where it is missing.
+    pub(crate) async fn make_state(&self, again: bool) -> Result<Holds> {
         let state = json!({
             "name": self.names.state(),
             "subjects": [self.names.states()],
@@ -68,19 +91,15 @@ impl Wire {
             "storage": "file",
             "max_msgs_per_subject": 1,
             "duplicate_window": nanos(Duration::from_secs(1)),
-            "num_replicas": config.replicas,
+            "num_replicas": self.config.replicas,
         });
-        let log = match &config.form {
-            Form::Frames => self.own_log().await?,
-            Form::Messages(form) => self.foreign_log(form).await?,
-        };
-        let kept = self.make(&state).await?;
+        let kept = self.make(&state, again).await?;
         check(&kept, 1)?;
         self.set_life(&kept.created);
-        Ok(log)
+        Ok(kept)
     }
 
-    async fn own_log(&self) -> Result<Holds> {
+    async fn own_log(&self, again: bool) -> Result<Holds> {
         let config = &self.config;
         let most = i64::try_from(config.max_bytes).unwrap_or(i64::MAX);
         let log = json!({
@@ -93,13 +112,13 @@ impl Wire {
             "duplicate_window": nanos(config.dedup_window),
             "num_replicas": config.replicas,
         });
-        let made = self.make(&log).await?;
+        let made = self.make(&log, again).await?;
         check(&made, -1)?;
         Ok(made)
     }
 
     /// As its service made it; without bounds where there is none yet.
-    async fn foreign_log(&self, form: &MessageForm) -> Result<Holds> {
+    async fn foreign_log(&self, form: &MessageForm, again: bool) -> Result<Holds> {
         let name = self.names.log();
         let call = format!("STREAM.INFO.{name}");
         let found = self.api(&call, &json!({}), self.patience()).await;
@@ -113,7 +132,7 @@ impl Wire {
                     "storage": "file",
                     "num_replicas": self.config.replicas,
                 });
-                self.make(&log).await?
+                self.make(&log, again).await?
             }
             found => found.map_err(|refusal| refusal.error())?,
         };
@@ -121,11 +140,19 @@ impl Wire {
         Ok(found)
     }
 
-    async fn make(&self, wanted: &Value) -> Result<Holds> {
+    async fn make(&self, wanted: &Value, again: bool) -> Result<Holds> {
         let name = wanted
             .get("name")
             .and_then(Value::as_str)
             .unwrap_or_default();
+        if again {
+            let call = format!("STREAM.INFO.{name}");
+            let there = self.api(&call, &json!({}), self.patience()).await;
+            match there.map_err(Failed::harmless)? {
+                Err(refusal) if refusal.is_no_stream() => self.config.clock.sleep(GONE).await,
+                there => return there.map_err(|refusal| refusal.error()),
+            }
+        }
         let created = self
             .api(&format!("STREAM.CREATE.{name}"), wanted, self.patience())
             .await;
@@ -170,15 +197,26 @@ impl Wire {
 /// A stream that forgets by itself cannot keep what we promise.
 fn check(found: &Holds, per_subject: i64) -> Result<()> {
     let settings = &found.config;
-    let forgets = settings.retention != "limits"
-        || settings.discard != "new" && (settings.max_msgs > 0 || settings.max_bytes > 0)
-        || settings.max_age > 0
-        || settings.max_msgs_per_subject.max(-1) != per_subject
-            && settings.max_msgs_per_subject > 0;
-    if !forgets && settings.subjects.len() == 1 {
+    let bounded = settings.max_msgs > 0 || settings.max_bytes > 0;
+    let forgets = [
+        (settings.retention != "limits", "retention"),
+        (settings.discard != "new" && bounded, "discard"),
+        (settings.max_age > 0, "max_age"),
+        (
+            settings.max_msgs_per_subject > 0 && settings.max_msgs_per_subject != per_subject,
+            "max_msgs_per_subject",
+        ),
+        (settings.subjects.len() != 1, "subjects"),
+    ];
+    let forgets = forgets.iter().filter(|(forgets, _)| *forgets);
+    let named: Vec<_> = forgets.map(|(_, name)| *name).collect();
+    if named.is_empty() {
         return Ok(());
     }
-    let message = "the nats stream was made by somebody else, with settings that forget events";
+    let message = format!(
+        "the nats stream was made by somebody else, with settings that forget events: {}",
+        named.join(", ")
+    );
     Err(Error::new(ErrorKind::Conflict, message))
 }
 

@@ -1,4 +1,4 @@
-//! The published suite against a real nats-server with JetStream.
+//! The published suite against a real nats-server: with JetStream, and at most once without it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,10 @@ use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_nats::{NatsBackend, NatsConfig};
 use tokio::sync::OnceCell;
+
+mod conformance {
+    pub(super) mod core;
+}
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -105,3 +109,8 @@ impl Target for Nats {
 }
 
 fanfare_conformance::suite!(Nats::default());
+
+#[test]
+fn conformance_of_core() {
+    fanfare_conformance::check(Arc::new(conformance::core::Core::default()));
+}

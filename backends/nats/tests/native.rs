@@ -1,4 +1,5 @@
-//! What only a real nats-server shows: deaths of the server under load, and streams that others made.
+//! What only a real nats-server shows: deaths of the server under load, what others delete, and what it
+//! refuses.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -11,7 +12,6 @@ use fanfare_conformance::broker::{Broker, Durability, nats};
 use fanfare_core::backend::Backend;
 use fanfare_core::consumer::{Member, MemberKind};
 use fanfare_core::delivery::Settlement;
-use fanfare_core::error::ErrorKind;
 use fanfare_core::event::Event;
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
@@ -140,18 +140,6 @@ async fn a_server_killed_under_load_loses_nothing_and_the_books_balance() {
 }
 
 #[tokio::test]
-async fn a_stream_that_forgets_events_is_refused() {
-    let broker = Broker::start(nats(), Durability::Periodic).await.unwrap();
-    let client = async_nats::connect(broker.url()).await.unwrap();
-    let made = r#"{"name":"fanfare_other","subjects":["fanfare.e.other.>"],"max_age":60000000000,
-        "retention":"limits","discard":"old","storage":"file"}"#;
-    let create = "$JS.API.STREAM.CREATE.fanfare_other";
-    client.request(create, made.into()).await.unwrap();
-    let refused = NatsBackend::open(NatsConfig::new(broker.url(), "other")).await;
-    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Conflict);
-}
-
-#[tokio::test]
 async fn a_subscription_that_two_processes_change_at_once_loses_no_change() {
     let broker = Broker::start(nats(), Durability::Periodic).await.unwrap();
     let open = || NatsBackend::open(NatsConfig::new(broker.url(), "raced"));
@@ -248,5 +236,8 @@ async fn subscriptions_whose_state_is_deleted_are_made_again_where_they_were() {
 
 #[cfg(test)]
 mod native {
+    mod core;
+    pub(super) mod own;
+    mod refusals;
     mod wire;
 }

@@ -1,6 +1,8 @@
 //! The only list of backends: one line each. A line names the scheme of its URLs and says how an
 //! address becomes a backend; everything else about a backend is its own crate's.
 
+#[cfg(feature = "nats")]
+mod nats;
 mod redis;
 mod theirs;
 
@@ -14,8 +16,6 @@ use fanfare_core::backend::Backend;
 use fanfare_core::timestamp::duration;
 use fanfare_core::{Error, ErrorKind, Result};
 use fanfare_memory::{MemoryBackend, MemoryConfig};
-#[cfg(feature = "nats")]
-use fanfare_nats::{MessageForm, NatsBackend, NatsConfig};
 use fanfare_postgres::{PostgresBackend, PostgresConfig};
 use fanfare_sqlite::{SqliteBackend, SqliteConfig};
 
@@ -57,12 +57,10 @@ static BACKENDS: &[Entry] = &[
     Entry {
         scheme: "nats",
         example: "nats://HOST:PORT",
-        open: |address| Box::pin(nats(address)),
+        open: |address| Box::pin(nats::open(address)),
         back_up: |_, _| Err(refused("`nats stream backup` copies both of its streams")),
         verify: |_| Box::pin(async { Err(refused("nats checks its own files")) }),
-        remove: |address, prefix| {
-            Box::pin(async move { NatsBackend::remove(nats_config(address)?, &prefix).await })
-        },
+        remove: |address, prefix| Box::pin(nats::remove(address, prefix)),
         port: Some(4222),
     },
     Entry {
@@ -286,51 +284,6 @@ fn sqlite_config(mut address: Address) -> Result<SqliteConfig> {
     Ok(config)
 }
 
-#[cfg(feature = "nats")]
-async fn nats(address: Address) -> Result<Arc<dyn Backend>> {
-    Ok(NatsBackend::open(nats_config(address)?).await?)
-}
-
-/// `nats://USER:PASSWORD@HOST:PORT?stream=NAME&max_bytes=N&retention=7d&dedup_window=2m&replicas=3`; on
-/// a stream of another service `&wire=PRESET&subjects=PREFIX`.
-#[cfg(feature = "nats")]
-fn nats_config(mut address: Address) -> Result<NatsConfig> {
-    let wire = address.take("wire");
-    let stream = match wire {
-        Some(_) => theirs::take_stream(&mut address)?,
-        None => address.take_stream()?,
-    };
-    let url = format!("{}:{}", address.scheme(), address.path());
-    let mut config = NatsConfig::new(url, stream);
-    if let Some(wire) = wire {
-        let prefix = address.take("subjects");
-        let prefix = prefix.unwrap_or_else(|| "events".into());
-        let form = MessageForm::preset(&wire, prefix).ok_or_else(theirs::unknown_wire)?;
-        config.form = fanfare_nats::Form::Messages(form);
-    }
-    config.max_data_bytes = MAX_DATA_BYTES;
-    if let Some(bytes) = address.take_number("max_bytes")? {
-        config.max_bytes = bytes;
-    }
-    if let Some(retention) = address.take("retention") {
-        config.retention = duration::parse(&retention)?;
-    }
-    if let Some(window) = address.take("dedup_window") {
-        config.dedup_window = duration::parse(&window)?;
-    }
-    if let Some(replicas) = address.take_number("replicas")? {
-        config.replicas = replicas;
-    }
-    take_duration(
-        &mut address,
-        "response_timeout",
-        &mut config.response_timeout,
-    )?;
-    take_duration(&mut address, "publish_timeout", &mut config.publish_timeout)?;
-    address.finish()?;
-    Ok(config)
-}
-
 /// Parameters that PostgreSQL's own clients know.
 const POSTGRES_PARAMETERS: [&str; 5] = [
     "sslmode",
@@ -447,25 +400,6 @@ mod tests {
             let error = open_url(url).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
             assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
-        }
-    }
-
-    #[cfg(feature = "nats")]
-    #[tokio::test]
-    async fn what_is_wrong_in_a_nats_url_says_why() {
-        for url in [
-            "nats://ada:hunter2@host?x=1",
-            "nats://host?stream=a.b",
-            "nats://host?retention=soon",
-            "nats://host?replicas=9",
-            "nats://host?wire=crud-audit",
-            "nats://host?stream=EVENTS&wire=morse",
-            "nats://host?stream=EVENTS&wire=crud-audit&subjects=a..b",
-            "nats://host?stream=EVENTS&subjects=events",
-        ] {
-            let error = open_url(url).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Invalid, "{url}");
-            assert!(!error.to_string().contains("hunter2"));
         }
     }
 }

@@ -81,6 +81,12 @@ async fn the_tables_say_what_the_backends_say() {
         )
         .await,
         offer("nats", &nats.url(), A_BROKER).await,
+        offer(
+            "nats, `mode=core`",
+            &format!("{}?stream=a&mode=core", nats.url()),
+            A_BROKER,
+        )
+        .await,
     ];
     check(&offer_table(&offers));
 }
