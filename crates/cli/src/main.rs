@@ -5,6 +5,7 @@ mod args;
 mod client;
 mod commands;
 mod failure;
+mod journal;
 mod output;
 mod scratch;
 mod settings;

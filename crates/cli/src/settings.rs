@@ -21,7 +21,10 @@ use crate::failure::{Failure, Result};
 pub(crate) struct Settings {
     /// The backend's URL. Default: `sqlite:` in the data directory.
     pub(crate) backend: Option<Secret>,
-    /// The directory of the embedded backend. Default `./fanfare-data`.
+    /// Where a server keeps the events of a backend that keeps none: a backend's URL, or `none`.
+    /// Default: `sqlite:` in the data directory.
+    pub(crate) journal: Option<Secret>,
+    /// The directory of the embedded backend and of the journal. Default `./fanfare-data`.
     pub(crate) data_dir: PathBuf,
     /// How long a stopping process waits for running handlers. Default 30 s.
     #[serde(with = "duration")]
@@ -38,6 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             backend: None,
+            journal: None,
             data_dir: "./fanfare-data".into(),
             grace: Duration::from_secs(30),
             bus: Limits::default(),

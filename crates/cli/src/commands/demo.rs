@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use crate::args::Common;
 use crate::commands::audit::Report;
 use crate::failure::{Failure, Result};
+use crate::journal;
 use crate::output::{Output, Tone, note};
 use crate::signals::Stop;
 use operator::Operator;
@@ -56,7 +57,7 @@ impl Demo {
     pub(crate) async fn run(self, common: &Common) -> Result<()> {
         let out = common.output();
         let (url, scratch) = self.backend_url()?;
-        let backend = fanfare::backend(&url).await?;
+        let (backend, kept) = journal::passing(fanfare::backend(&url).await?).await?;
         let bus = Bus::builder(backend.clone())
             .source(SOURCE)
             .closes_backend(false)
@@ -80,6 +81,9 @@ impl Demo {
         bus.shutdown(GRACE).await?;
         let audited = backend.admin().audit(None).await;
         backend.close().await?;
+        if kept.is_some() {
+            journal::forget(&url).await?;
+        }
         serving_ended?;
         played?;
         conclude(out, &Report::from(audited?))

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::args::Common;
 use crate::failure::{Failure, Result};
+use crate::journal;
 use crate::output::{Output, Tone, note};
 use crate::settings::{Overrides, Settings};
 use crate::signals::Stop;
@@ -30,6 +31,15 @@ pub(crate) struct Serve {
         value_name = "HOST"
     )]
     allowed_hosts: Vec<String>,
+    /// Where to keep the events of a backend that keeps none: sqlite:DIR, postgres://HOST/DATABASE, or
+    /// none [default: a database in the data directory].
+    #[arg(
+        long,
+        env = "FANFARE_JOURNAL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
+    journal: Option<String>,
     /// Allow an address that other machines reach, although nothing is authenticated.
     #[arg(long, env = "FANFARE_INSECURE")]
     insecure: bool,
@@ -42,7 +52,7 @@ impl Serve {
         let settings = self.settings()?;
         settings.log.start()?;
         let mut stop = Stop::listen()?;
-        let bus = open(&settings).await?;
+        let (bus, journal) = open(&settings).await?;
         let server = match Server::bind(settings.server.clone(), bus.clone()).await {
             Ok(server) => server,
             Err(error) => {
@@ -50,7 +60,7 @@ impl Serve {
                 return Err(error.into());
             }
         };
-        announce(out, &settings, &bus, &server)?;
+        announce(out, &settings, journal.as_deref(), &bus, &server)?;
         let drained = async {
             server.run(stop.wait()).await?;
             bus.shutdown(settings.grace).await
@@ -79,22 +89,32 @@ impl Serve {
                 .allowed_hosts
                 .clone_from(&self.allowed_hosts);
         }
+        if let Some(journal) = &self.journal {
+            settings.journal = Some(journal.clone().into());
+        }
         settings.server.insecure |= self.insecure;
         Ok(settings)
     }
 }
 
-/// A bus on the configured backend.
-pub(crate) async fn open(settings: &Settings) -> Result<Bus> {
+/// A bus on the configured backend, and where its journal is, if it needs one.
+async fn open(settings: &Settings) -> Result<(Bus, Option<String>)> {
     let backend = fanfare::backend(&settings.backend_url()).await?;
+    let (backend, journal) = journal::beside(backend, settings).await?;
     let bus = Bus::builder(backend)
         .source(SOURCE)
         .limits(settings.bus.clone())
         .build()?;
-    Ok(bus)
+    Ok((bus, journal))
 }
 
-fn announce(out: Output, settings: &Settings, bus: &Bus, server: &Server) -> Result<()> {
+fn announce(
+    out: Output,
+    settings: &Settings,
+    journal: Option<&str>,
+    bus: &Bus,
+    server: &Server,
+) -> Result<()> {
     let capabilities = bus.backend().capabilities();
     let backend = settings.backend_shown()?;
     let url = format!("http://{}", server.local_addr());
@@ -102,12 +122,16 @@ fn announce(out: Output, settings: &Settings, bus: &Bus, server: &Server) -> Res
         return out.object(&json!({
             "listening": url,
             "backend": backend,
+            "journal": journal,
             "durable": capabilities.durable,
             "power_safe": capabilities.power_safe,
         }));
     }
     let keeps = match (capabilities.durable, capabilities.power_safe) {
-        _ if capabilities.at_most_once => "at most once: lost to whoever does not listen",
+        _ if capabilities.at_most_once => match journal {
+            Some(_) => "at most once, and kept in the journal from then on",
+            None => "at most once: lost to whoever does not listen",
+        },
         (false, _) => "kept in memory: gone with this process",
         (true, Known::Yes) => "acknowledged events survive a power cut",
         (true, Known::No) => "acknowledged events survive a crash, not a power cut",
@@ -118,6 +142,9 @@ fn announce(out: Output, settings: &Settings, bus: &Bus, server: &Server) -> Res
         "backend      {} ({keeps})",
         out.paint(Tone::Plain, &backend)
     ))?;
+    if let Some(journal) = journal {
+        out.line(&format!("journal      {}", out.paint(Tone::Plain, journal)))?;
+    }
     out.line(&format!("API          {url}/v1"))?;
     out.line(&format!("dashboard    {url}/"))?;
     out.line(&format!("listening on {url}"))

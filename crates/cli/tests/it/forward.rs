@@ -234,7 +234,8 @@ fn judge(committed: &Keys, source: &[Event], target: &[Event]) -> usize {
     target.len() - source.len()
 }
 
-async fn everything(backend: &dyn Backend) -> Vec<Event> {
+/// Every event that it keeps, oldest first.
+pub(crate) async fn everything(backend: &dyn Backend) -> Vec<Event> {
     let mut all = Vec::new();
     let mut query = EventQuery {
         limit: 1_000,

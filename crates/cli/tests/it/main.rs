@@ -12,6 +12,8 @@ mod events;
 mod forward;
 mod guide;
 mod import;
+mod journal;
+mod pairs;
 mod process;
 mod publish;
 mod serve;

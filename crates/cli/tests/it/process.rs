@@ -225,7 +225,8 @@ impl Server {
         Self::on_disk(dir, &address)
     }
 
-    fn start(options: &[&str]) -> Self {
+    /// With these options of `serve`.
+    pub(crate) fn start(options: &[&str]) -> Self {
         let args: Vec<_> = ["serve"].iter().chain(options).copied().collect();
         let process = Running::start(fanfare(&args));
         let line = process.line_with("listening on ");
