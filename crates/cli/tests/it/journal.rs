@@ -209,7 +209,11 @@ async fn subscriptions_and_dead_letters_on_the_broker_are_reached_beside_the_jou
         both.map(|letter| letter.subscription.as_str()),
         ["ours", "theirs"]
     );
-    assert_eq!(second.next, None);
+    let rest = letters
+        .list(&every, second.next.as_deref(), 1)
+        .await
+        .unwrap();
+    assert!(second.next.is_none() || rest.items.is_empty(), "{rest:?}");
     let gone = Selection::Ids(vec![both[1].id.clone()]);
     assert_eq!(letters.discard(&gone).await.unwrap().done, 1);
     assert_eq!(letters.count(&Selection::Filter(every)).await.unwrap(), 1);
