@@ -7,6 +7,7 @@ use std::sync::Arc;
 use fanfare::address::{Address, DEFAULT_STREAM};
 use fanfare::bus::Journal;
 use fanfare::bus::journal::JOURNAL;
+use fanfare::config::Secret;
 use fanfare::core::ErrorKind;
 use fanfare::core::backend::Backend;
 use fanfare::core::capability::HistoryKind;
@@ -50,7 +51,7 @@ pub(crate) async fn beside(
 
 fn chosen(backend: &dyn Backend, settings: &Settings) -> Result<Option<Address>> {
     let needed = backend.capabilities().history == HistoryKind::None;
-    match settings.journal.as_ref().map(|url| url.reveal()) {
+    match settings.journal.as_ref().map(Secret::reveal) {
         Some(NONE) => Ok(None),
         Some(_) if !needed => Err(Failure::usage(
             "this backend keeps its events itself: a journal is for one that keeps none",

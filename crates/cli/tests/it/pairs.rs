@@ -24,8 +24,11 @@ const BATCH: usize = 500;
 /// How long one pair may take.
 const LIMIT: Duration = Duration::from_secs(50);
 
+/// The server of a backend, where it has one.
+type Needed = Option<fn() -> Engine>;
+
 /// The backends, a line each: what it is called, and which server it needs.
-const BACKENDS: &[(&str, Option<fn() -> Engine>)] = &[
+const BACKENDS: &[(&str, Needed)] = &[
     ("memory", None),
     ("sqlite", None),
     ("redis", Some(redis)),
@@ -42,7 +45,7 @@ enum Place {
 }
 
 impl Place {
-    async fn prepare(name: &str, engine: Option<fn() -> Engine>) -> Self {
+    async fn prepare(name: &str, engine: Needed) -> Self {
         match engine {
             Some(engine) => {
                 let broker = Broker::start(engine(), Durability::Periodic).await;
