@@ -155,7 +155,8 @@ impl Wire {
 
     /// The most bytes of data in one event, by the options and by what the server takes in a message.
     pub(crate) fn most_data(&self) -> usize {
-        let payload = self.client.max_payload().saturating_sub(ENVELOPE);
+        let room = self.client.max_payload().saturating_sub(ENVELOPE);
+        let payload = self.config.form.most_data(room);
         payload.min(self.config.max_data_bytes)
     }
 

@@ -2,7 +2,9 @@
 //! already, on its subjects.
 
 use bytes::Bytes;
+use fanfare_core::cloudevents;
 use fanfare_core::codec::WireForm;
+use fanfare_core::data::{Data, DataKind};
 use fanfare_core::error::{Error, Result};
 use fanfare_core::event::Event;
 use fanfare_core::event_type::EventType;
@@ -111,7 +113,11 @@ impl MessageForm {
             _ => rest,
         };
         let told = EventType::parse(told).ok();
-        Some(self.json.read(payload, told.as_ref()))
+        let event = self.json.read(payload, told.as_ref());
+        Some(match self.json {
+            WireForm::CloudEvents => event.map(|e| with_blanks(&e, payload).unwrap_or(e)),
+            WireForm::Mapped(_) => event,
+        })
     }
 }
 
@@ -119,6 +125,15 @@ impl Form {
     /// Whether the log is another service's.
     pub(crate) fn is_foreign(&self) -> bool {
         matches!(self, Self::Messages(_))
+    }
+
+    /// How many bytes of data fit into so many of a message: CloudEvents show binary ones in four
+    /// letters for three bytes.
+    pub(crate) fn most_data(&self, room: usize) -> usize {
+        match self {
+            Self::Messages(form) if matches!(form.json, WireForm::CloudEvents) => room / 4 * 3,
+            _ => room,
+        }
     }
 
     pub(crate) fn write(&self, event: &Event, names: &Names) -> Result<Outgoing> {
@@ -140,6 +155,21 @@ impl Form {
         };
         Some(event.map_or_else(|| Slot::Raw(payload.clone()), Slot::Event))
     }
+}
+
+/// The event with the blanks around its JSON data, which reading leaves out; none where there are none,
+/// or where they are not its: then Fanfare would not have written this message.
+fn with_blanks(event: &Event, json: &Bytes) -> Option<Event> {
+    let data = event.data().filter(|data| data.kind() == DataKind::Json)?;
+    let end = json.strip_suffix(b"}")?;
+    let start = end.trim_ascii_end().len().checked_sub(data.bytes().len())?;
+    let start = json.get(..start)?.trim_ascii_end().len();
+    if end.len() - start == data.bytes().len() {
+        return None;
+    }
+    let whole = Data::json(json.slice(start..end.len()));
+    let event = event.to_builder().data(whole).build().ok()?;
+    (cloudevents::to_json(&event) == *json).then_some(event)
 }
 
 /// The event of a frame that holds one.
@@ -202,6 +232,19 @@ mod tests {
         assert!(form.read("smap.eventsproject.created", &json).is_none());
         let raw = form.read("smap.events.project created", &json).unwrap();
         assert!(matches!(raw, Slot::Raw(_)));
+    }
+
+    #[test]
+    fn blanks_around_data_are_kept_where_we_wrote_them() {
+        let form = form("cloudevents", "events");
+        let event = Event::builder("a.b".parse().unwrap());
+        let event = event.data(Data::json(" [1 ]\n")).build().unwrap();
+        let json = form.write(&event).unwrap().payload;
+        let read = |json: &Bytes| form.read("events.a.b", json).unwrap().unwrap();
+        assert_eq!(read(&json), event);
+        let theirs = String::from_utf8(json.to_vec()).unwrap();
+        let theirs = theirs.replace(r#""data":"#, r#""data" : "#).into();
+        assert_eq!(read(&theirs).bytes(), b"[1 ]");
     }
 
     #[test]

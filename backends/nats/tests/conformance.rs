@@ -1,4 +1,5 @@
-//! The published suite against a real nats-server: with JetStream, and at most once without it.
+//! The published suite against a real nats-server: with JetStream, on streams of ours and on streams that
+//! are another service's, and at most once without it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use fanfare_conformance::broker::{Broker, Durability, Proxy, Server, nats};
 use fanfare_conformance::{Breakable, Target};
 use fanfare_core::backend::Backend;
 use fanfare_core::error::{Error, ErrorKind, Result};
-use fanfare_nats::{NatsBackend, NatsConfig};
+use fanfare_nats::{Form, MessageForm, NatsBackend, NatsConfig};
 use tokio::sync::OnceCell;
 
 mod conformance {
@@ -19,6 +20,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct Nats {
+    /// Whether the streams are another service's.
+    foreign: bool,
     server: OnceCell<Server>,
 }
 
@@ -30,13 +33,25 @@ impl Nats {
     }
 
     async fn config(&self, stream: &str) -> Result<NatsConfig> {
-        Ok(NatsConfig::new(self.server().await?.url(), stream))
+        let form = if self.foreign {
+            MessageForm::preset("cloudevents", stream).map(Form::Messages)
+        } else {
+            None
+        };
+        Ok(NatsConfig {
+            form: form.unwrap_or_default(),
+            ..NatsConfig::new(self.server().await?.url(), stream)
+        })
     }
 
     /// As another service would.
     async fn write(&self, stream: &str, bytes: &[u8]) -> Result<(), BoxError> {
         let client = async_nats::connect(self.server().await?.url()).await?;
-        let subject = format!("fanfare.e.{stream}.somebody.else");
+        let subject = if self.foreign {
+            format!("{stream}.somebody.else")
+        } else {
+            format!("fanfare.e.{stream}.somebody.else")
+        };
         client.request(subject, bytes.to_vec().into()).await?;
         Ok(())
     }
@@ -44,7 +59,11 @@ impl Nats {
     /// As an operator may.
     async fn delete(&self, stream: &str) -> Result<(), BoxError> {
         let client = async_nats::connect(self.server().await?.url()).await?;
-        let delete = format!("$JS.API.STREAM.DELETE.fanfare_{stream}");
+        let delete = if self.foreign {
+            format!("$JS.API.STREAM.DELETE.{stream}")
+        } else {
+            format!("$JS.API.STREAM.DELETE.fanfare_{stream}")
+        };
         client.request(delete, "".into()).await?;
         Ok(())
     }
@@ -71,7 +90,11 @@ impl Nats {
 #[async_trait]
 impl Target for Nats {
     fn name(&self) -> String {
-        "nats".into()
+        if self.foreign {
+            "nats, streams of others".into()
+        } else {
+            "nats".into()
+        }
     }
 
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
@@ -96,6 +119,10 @@ impl Target for Nats {
     }
 
     async fn open_bounded(&self, stream: &str, bytes: u64) -> Option<Result<Arc<dyn Backend>>> {
+        if self.foreign {
+            // Others may still need what is there: nothing is removed.
+            return None;
+        }
         let opened = async {
             let config = NatsConfig {
                 max_bytes: bytes,
@@ -108,7 +135,19 @@ impl Target for Nats {
     }
 }
 
-fanfare_conformance::suite!(Nats::default());
+#[test]
+fn conformance_of_streams() {
+    fanfare_conformance::check(Arc::new(Nats::default()));
+}
+
+#[test]
+fn conformance_of_streams_of_others() {
+    let target = Nats {
+        foreign: true,
+        ..Nats::default()
+    };
+    fanfare_conformance::check(Arc::new(target));
+}
 
 #[test]
 fn conformance_of_core() {

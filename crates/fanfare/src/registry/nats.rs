@@ -90,9 +90,32 @@ fn nats_config(mut address: Address) -> Result<NatsConfig> {
 
 #[cfg(test)]
 mod tests {
+    use fanfare_conformance::broker::{Broker, Durability, nats as server};
     use fanfare_core::ErrorKind;
+    use fanfare_core::event::Event;
+    use fanfare_core::timestamp::Timestamp;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_url_opens_the_stream_of_another_service() {
+        let broker = Broker::start(server(), Durability::Periodic).await.unwrap();
+        let parameters = "stream=EVENTS&wire=crud-audit&subjects=app.events";
+        let url = format!("{}?{parameters}", broker.url());
+        let backend = open(Address::parse(&url).unwrap()).await.unwrap();
+        // Their form requires a time, and a subject has no place for such a source.
+        let event = Event::builder("public.users.create".parse().unwrap());
+        let timeless = event.clone().source("database").build().unwrap();
+        let event = event.time(Timestamp::EPOCH);
+        let good = event.clone().source("database").build().unwrap();
+        let homeless = event.source("https://a.b").build().unwrap();
+        let mut answers = backend.publish(&[timeless, homeless, good]).await.unwrap();
+        answers.pop().unwrap().unwrap();
+        for answer in answers {
+            assert_eq!(answer.unwrap_err().kind(), ErrorKind::Invalid);
+        }
+        backend.close().await.unwrap();
+    }
 
     #[tokio::test]
     async fn what_is_wrong_in_a_nats_url_says_why() {
