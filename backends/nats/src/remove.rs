@@ -19,8 +19,9 @@ struct Listed {
 }
 
 impl NatsBackend {
-    /// Removes every stream whose name begins with `prefix`, with all that belongs to it. Nobody may
-    /// have one open: it would be made again.
+    /// Removes every stream whose name begins with `prefix`, with all that belongs to it; where the form
+    /// is that of another service, its streams of such names. Nobody may have one open: it would be made
+    /// again.
     pub async fn remove(config: NatsConfig, prefix: &str) -> Result<()> {
         let wire = Wire::open(config).await?;
         match wire.check_jetstream().await {
@@ -28,7 +29,11 @@ impl NatsBackend {
             Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
             checked => checked?,
         }
-        let names = Names::new(prefix);
+        let names = if wire.config.form.is_foreign() {
+            Names::beside(prefix)
+        } else {
+            Names::new(prefix)
+        };
         for name in all(&wire).await? {
             if name.starts_with(&names.log()) || name.starts_with(&names.state()) {
                 let call = format!("STREAM.DELETE.{name}");

@@ -80,9 +80,13 @@ impl Scratch {
     /// The address of a stream of this name, which begins with the prefix.
     pub(crate) fn stream(&self, name: &str) -> Address {
         let address = self.address.clone().with_parameter("stream", name);
-        match address.get("mode") {
+        match (address.scheme(), address.get("mode"), address.get("wire")) {
             // The usual list of a foreign form is everybody's.
-            Some("pubsub") => address.with_parameter("dead_letters", format!("{{{name}}}:ff:dlq")),
+            (_, Some("pubsub"), _) => {
+                address.with_parameter("dead_letters", format!("{{{name}}}:ff:dlq"))
+            }
+            // Two streams of NATS share no subject.
+            ("nats", _, Some(_)) => address.with_parameter("subjects", name),
             _ => address,
         }
     }

@@ -199,6 +199,14 @@ struct Chosen {
 
 impl Chosen {
     fn new(address: Address) -> Result<Self> {
+        if address
+            .get("wire")
+            .is_some_and(|form| form != "cloudevents")
+        {
+            let text = "the suite publishes events of every kind, and of the wire forms only \
+                        `wire=cloudevents` has room for them all";
+            return Err(Failure::usage(text));
+        }
         Ok(Self {
             name: address.to_string(),
             server: registry::server_of(&address),

@@ -165,4 +165,7 @@ fn a_whole_run_measures_and_writes_what_it_found() {
 fn a_server_that_is_not_there_is_one_answer() {
     let failed = run(fanfare(&["conformance", "redis://127.0.0.1:1"])).failed(1);
     assert!(!failed.contains("scratch_"), "{failed}");
+    let url = "redis://127.0.0.1:1?wire=crud-audit";
+    let refused = run(fanfare(&["conformance", url])).failed(2);
+    assert!(refused.contains("wire=cloudevents"), "{refused}");
 }
