@@ -107,7 +107,9 @@ impl Redis {
 
     async fn as_another(&self, stream: &str, command: &redis::Cmd) -> Result<(), BoxError> {
         let client = redis::Client::open(self.server().await?.url_of(stream)?)?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(&patient())
+            .await?;
         Ok(command.exec_async(&mut connection).await?)
     }
 
@@ -128,6 +130,14 @@ impl Redis {
             line: Arc::new(proxy),
         })
     }
+}
+
+/// For a client of others: it waits as long as anybody here.
+fn patient() -> redis::AsyncConnectionConfig {
+    let limit = Some(Duration::from_secs(30));
+    redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(limit)
+        .set_response_timeout(limit)
 }
 
 #[async_trait]

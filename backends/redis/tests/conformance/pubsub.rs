@@ -46,7 +46,9 @@ impl PubSub {
         let client = redis::Client::open(url).map_err(|e| unavailable("no client", e))?;
         let mut publish = redis::cmd("PUBLISH");
         publish.arg(format!("{stream}:orders.placed")).arg(bytes);
-        let connection = client.get_multiplexed_async_connection().await;
+        let settings = crate::patient();
+        let connection = client.get_multiplexed_async_connection_with_config(&settings);
+        let connection = connection.await;
         let mut connection = connection.map_err(|e| unavailable("no connection", e))?;
         let published = publish.exec_async(&mut connection).await;
         published.map_err(|e| unavailable("no message", e))

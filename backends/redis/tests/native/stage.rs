@@ -132,7 +132,12 @@ pub(crate) async fn counts(backend: &RedisBackend) -> Counts {
 
 pub(crate) async fn client(broker: &Broker) -> MultiplexedConnection {
     let client = redis::Client::open(broker.url()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    let limit = Some(LIMIT);
+    let settings = redis::AsyncConnectionConfig::new()
+        .set_connection_timeout(limit)
+        .set_response_timeout(limit);
+    let connection = client.get_multiplexed_async_connection_with_config(&settings);
+    connection.await.unwrap()
 }
 
 /// One command, by a client that knows nothing of us.
