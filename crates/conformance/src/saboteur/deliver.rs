@@ -215,6 +215,8 @@ impl Sabotage for StrandsDroppedReceives {
         let real = tap.real.clone();
         // The claim goes on when its caller is gone.
         let claim = tokio::spawn(async move { real.receive(max, wait).await });
+        // Whoever polls once must not find it done by then.
+        tokio::task::yield_now().await;
         claim.await.unwrap_or_else(|_| Ok(Vec::new()))
     }
 }
