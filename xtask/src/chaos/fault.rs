@@ -45,6 +45,11 @@ impl Fault {
         }
     }
 
+    /// Whether it takes away what a broker keeps, and no connection.
+    pub(super) fn deletes(self) -> bool {
+        matches!(self, Self::GroupDeletion | Self::StreamDeletion)
+    }
+
     /// For options (with `--` before it) and file names.
     pub(super) fn word(self) -> &'static str {
         match self {

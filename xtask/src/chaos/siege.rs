@@ -144,6 +144,10 @@ impl<'a> Scene<'a> {
 
     fn play(&mut self, tally: &mut Tally) -> Result {
         self.up()?;
+        if self.siege.fault.deletes() {
+            // What nobody has seen yet nobody misses.
+            self.overseer.healed(chance::now())?;
+        }
         let watch = Watchdog::over(self.siege.limit);
         while tally.landed < self.siege.count && !watch.left().is_zero() {
             self.fault(tally)?;
@@ -184,11 +188,7 @@ impl<'a> Scene<'a> {
         tally.publishing.push(publishing);
         tally.delivering.push(delivering);
         // What is deleted is deleted, whoever asks just then.
-        let deletion = matches!(
-            self.siege.fault,
-            Fault::GroupDeletion | Fault::StreamDeletion
-        );
-        if deletion || publishes > 0 && settlements > 0 {
+        if self.siege.fault.deletes() || publishes > 0 && settlements > 0 {
             tally.landed += 1;
             tally.publishes_in_flight += publishes;
             tally.settlements_in_flight += settlements;
