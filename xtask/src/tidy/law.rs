@@ -72,6 +72,10 @@ const LAW: [(&str, &[&str], &[&str]); 16] = [
     ("xtask", &[], &[]),
 ];
 
+/// What an example may import of ours, and its tests besides: it is an application, and sees what
+/// applications see. It may use any foreign crate.
+const EXAMPLE: (&[&str], &[&str]) = (&["fanfare"], &["fanfare-conformance"]);
+
 /// Foreign crates that only some of ours may know: below the server nobody speaks HTTP, and only
 /// one backend speaks SQL to SQLite. Tests may.
 const HOMES: [(&str, &[&str]); 12] = [
@@ -99,7 +103,10 @@ fn breaches(metadata: &Value) -> Vec<String> {
     let mut breaches = Vec::new();
     for package in items(&metadata["packages"]) {
         let name = text(&package["name"]);
-        let Some((_, normal, dev)) = LAW.iter().find(|(known, ..)| *known == name) else {
+        let example = text(&package["manifest_path"]).contains("/examples/");
+        let law = LAW.iter().find(|(known, ..)| *known == name);
+        let law = law.map(|(_, normal, dev)| (*normal, *dev));
+        let Some((normal, dev)) = law.or(example.then_some(EXAMPLE)) else {
             breaches.push(format!("{name}: the import law does not know this crate"));
             continue;
         };
@@ -110,7 +117,7 @@ fn breaches(metadata: &Value) -> Vec<String> {
             let allowed = in_tests || normal.contains(&to);
             let kind = if kind.is_empty() { "normal" } else { kind };
             let home = HOMES.iter().find(|(foreign, _)| *foreign == to);
-            if kind == "normal" && home.is_some_and(|(_, ours)| !ours.contains(&name)) {
+            if kind == "normal" && !example && home.is_some_and(|(_, ours)| !ours.contains(&name)) {
                 breaches.push(format!("{name}: {to} is not for this crate"));
             }
             if !dependency["path"].is_null() && !allowed {
@@ -155,6 +162,24 @@ mod tests {
         );
         let stranger = json!({"packages": [{"name": "fanfare-new", "dependencies": []}]});
         assert_eq!(breaches(&stranger).len(), 1);
+    }
+
+    #[test]
+    fn an_example_sees_the_facade_alone() {
+        let package = |to: &str, kind: Value| {
+            json!({"packages": [{
+                "name": "shop",
+                "manifest_path": "/fanfare/examples/shop/Cargo.toml",
+                "dependencies": [
+                    {"name": to, "kind": kind, "path": "/somewhere"},
+                    {"name": "axum", "kind": null},
+                ],
+            }]})
+        };
+        assert_eq!(breaches(&package("fanfare", Value::Null)).len(), 0);
+        assert_eq!(breaches(&package("fanfare-bus", Value::Null)).len(), 1);
+        let conformance = |kind| breaches(&package("fanfare-conformance", kind)).len();
+        assert_eq!((conformance(json!("dev")), conformance(Value::Null)), (0, 1));
     }
 
     #[test]
