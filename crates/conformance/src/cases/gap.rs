@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fanfare_bus::{Bus, Limits, Subscription};
 use fanfare_core::backend::Published;
+use fanfare_core::capability::Dedup;
 use fanfare_core::error::{ErrorKind, Result};
 use fanfare_core::event::Event;
 use fanfare_core::subscription::Start;
@@ -17,7 +18,7 @@ use crate::broker::Fault;
 use crate::case::{Failure, Verdict, cases, offered, require, require_eq, require_kind};
 use crate::line::{Breakable, Line};
 use crate::offer::NO_NETWORK;
-use crate::stage::{BRIEF, Stage, event, events};
+use crate::stage::{BRIEF, Seat, Stage, event, events};
 
 cases! { "gap";
     a_publish_waits_for_the_broker_to_come_back: 18;
@@ -92,6 +93,23 @@ impl Stage {
     }
 }
 
+impl Stage {
+    /// So many events come, and no more. Where duplicates are not known, one that was published again
+    /// may come again.
+    async fn require_events(&self, seat: &Seat, count: usize) -> Verdict {
+        if self.backend.capabilities().dedup != Dedup::None {
+            return seat.finish(count).await.map(drop);
+        }
+        let mut ids = HashSet::new();
+        while ids.len() < count {
+            let next = seat.one().await?;
+            seat.ack(std::slice::from_ref(&next)).await?;
+            ids.insert(next.event.id().clone());
+        }
+        Ok(())
+    }
+}
+
 async fn a_publish_waits_for_the_broker_to_come_back(stage: &Stage) -> Verdict {
     let far = stage.far().await?;
     let seat = stage.join_new("all", "**").await?;
@@ -103,7 +121,7 @@ async fn a_publish_waits_for_the_broker_to_come_back(stage: &Stage) -> Verdict {
         far.mend();
     });
     published?;
-    seat.finish(2).await?;
+    stage.require_events(&seat, 2).await?;
     far.end(stage).await
 }
 
@@ -122,7 +140,7 @@ async fn a_publish_fails_at_its_deadline(stage: &Stage) -> Verdict {
     require!(took <= DEADLINE + SLACK, "it took {took:?}");
     far.mend();
     far.bus.publish(&event).await?;
-    seat.finish(2).await?;
+    stage.require_events(&seat, 2).await?;
     far.end(stage).await
 }
 
@@ -224,8 +242,10 @@ async fn a_subscription_comes_back_by_itself_and_loses_nothing(stage: &Stage) ->
         stage.clock.sleep(Duration::from_millis(20)).await;
     }
     let counts = stage.counts(subscription.name()).await?;
-    let all = (counts.acknowledged, counts.dead);
-    require_eq!(all, (50, 0), "acknowledged, dead");
+    require_eq!(counts.dead, 0, "dead");
+    if stage.backend.capabilities().audit {
+        require_eq!(counts.acknowledged, 50, "acknowledged");
+    }
     far.end(stage).await
 }
 
@@ -259,8 +279,11 @@ async fn what_was_handled_in_a_gap_is_settled_after_it(stage: &Stage) -> Verdict
         }
     }
     let counts = stage.counts(subscription.name()).await?;
-    let all = (counts.acknowledged, counts.unsettled());
-    require_eq!(all, (1, 0), "acknowledged, unsettled");
+    require_eq!(counts.unsettled(), 0, "unsettled");
+    if stage.backend.capabilities().audit {
+        // Else a handle knows what it settled itself.
+        require_eq!(counts.acknowledged, 1, "acknowledged");
+    }
     require_eq!(started.available_permits(), 0, "further runs");
     far.end(stage).await
 }

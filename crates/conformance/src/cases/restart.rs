@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanfare_core::capability::{Dedup, Order};
 use fanfare_core::dead_letter::{DeadLetterFilter, Selection};
 use fanfare_core::delivery::{Settled, Settlement};
 use fanfare_core::pattern::PatternSet;
 
-use crate::case::{Verdict, cases, require, require_eq};
+use crate::case::{Failure, Verdict, cases, require, require_eq};
 use crate::stage::{Stage, dead, events, require_same, retry, spec};
 
 cases! { "restart";
@@ -48,7 +49,7 @@ async fn settlements_outlive_a_restart(stage: &mut Stage) -> Verdict {
 }
 
 async fn subscriptions_outlive_a_restart(stage: &mut Stage) -> Verdict {
-    let mut wanted = spec("all", "orders.*")?;
+    let mut wanted = stage.startable(&spec("all", "orders.*")?);
     wanted.retry.max_attempts = 7;
     wanted.lease = Duration::from_secs(17);
     let seat = stage.join(&wanted).await?;
@@ -135,6 +136,9 @@ async fn waiting_retries_outlive_a_restart(stage: &mut Stage) -> Verdict {
 }
 
 async fn duplicates_are_known_after_a_restart(stage: &mut Stage) -> Verdict {
+    if stage.backend.capabilities().dedup == Dedup::None {
+        return Err(Failure::NotOffered("dedup = none".into()));
+    }
     let published = stage.publish_many("orders.placed", 20).await?;
     stage.restart().await?;
     for answer in stage.backend.publish(&published).await? {
@@ -201,6 +205,9 @@ async fn positions_go_on_after_a_restart(stage: &mut Stage) -> Verdict {
 }
 
 async fn order_holds_across_a_restart(stage: &mut Stage) -> Verdict {
+    if stage.backend.capabilities().order != Order::Lanes {
+        return Err(Failure::NotOffered("order = single_member".into()));
+    }
     let spec = crate::stage::ordered("all", "**")?;
     stage.join(&spec).await?;
     stage

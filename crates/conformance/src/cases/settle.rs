@@ -162,6 +162,8 @@ async fn a_made_up_receipt_for_what_is_settled_changes_nothing(stage: &Stage) ->
     let last = seat.one().await?;
     seat.ack(&[first.clone(), last.clone()]).await?;
     let again = stage.backend.publish(&others).await?.pop().transpose()?;
+    // Where it was stored again it stands elsewhere.
+    let again = again.filter(|published| published.duplicate);
     let not_ours = again.and_then(|published| published.position);
     for position in [Some(first.position), not_ours, Some(last.position)] {
         let Some(position) = position else {
