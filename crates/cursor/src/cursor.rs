@@ -335,6 +335,11 @@ impl Cursor {
         self.exceptions.first_suspect().is_some() || !self.exceptions.claimable(now, 1).is_empty()
     }
 
+    /// How many deliveries a member holds.
+    pub fn holds(&self, member: MemberId) -> usize {
+        self.members.get(&member).map_or(0, |holding| holding.held)
+    }
+
     /// How many deliveries are leased.
     pub fn in_flight(&self) -> u64 {
         self.leases.held()

@@ -9,6 +9,7 @@ use fanfare_core::timestamp::Timestamp;
 use crate::changes::NewDead;
 use crate::cursor::{Cursor, MemberId};
 use crate::exception::{Exception, Standing};
+use crate::lease::Lease;
 
 impl Cursor {
     /// Settles one delivery. Late and repeated settlements change nothing.
@@ -75,6 +76,20 @@ impl Cursor {
             self.release(position);
         }
         self.members.remove(&member);
+    }
+
+    /// Takes out a delivery below the frontier that is no longer ours, wherever it stands. It counts
+    /// nowhere.
+    pub fn forget(&mut self, position: u64) {
+        let holds = |lease: &Lease| lease.holds(position) == Some(true);
+        let lease = self.leases.iter().find(|(_, lease)| holds(lease));
+        if let Some(epoch) = lease.map(|(epoch, _)| epoch) {
+            self.end_lease(epoch, position);
+        }
+        let exception = self.exceptions.remove(position);
+        if let Some(key) = exception.and_then(|exception| exception.key) {
+            self.let_next(&key, position);
+        }
     }
 
     /// Puts a dead letter back as a fresh delivery. `generation` is the one it died in; the caller
