@@ -1,6 +1,8 @@
 //! The only list of backends: one line each. A line names the scheme of its URLs and says how an
 //! address becomes a backend; everything else about a backend is its own crate's.
 
+#[cfg(feature = "amqp")]
+mod amqp;
 #[cfg(feature = "nats")]
 mod nats;
 mod redis;
@@ -44,6 +46,18 @@ struct Entry {
 }
 
 static BACKENDS: &[Entry] = &[
+    #[cfg(feature = "amqp")]
+    Entry {
+        scheme: "amqp",
+        example: "amqp://HOST:PORT",
+        open: |address| Box::pin(amqp::open(address)),
+        back_up: |_, _| Err(refused("rabbitmq makes its own backups")),
+        verify: |_| Box::pin(async { Err(refused("rabbitmq checks its own files")) }),
+        remove: |_, _| {
+            Box::pin(async { Err(refused("rabbitmq lists no queues to those who use them")) })
+        },
+        port: Some(5672),
+    },
     Entry {
         scheme: "memory",
         example: "memory:",

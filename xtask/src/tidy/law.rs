@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{Result, command};
 
 /// Each crate of ours, what it may import of ours, and what its tests may import besides.
-const LAW: [(&str, &[&str], &[&str]); 16] = [
+const LAW: [(&str, &[&str], &[&str]); 17] = [
     ("fanfare-core", &[], &[]),
     ("fanfare-macros", &[], &[]),
     ("fanfare-cursor", &["fanfare-core"], &[]),
@@ -32,6 +32,11 @@ const LAW: [(&str, &[&str], &[&str]); 16] = [
         &["fanfare-conformance"],
     ),
     (
+        "fanfare-amqp",
+        &["fanfare-core", "fanfare-cursor"],
+        &["fanfare-conformance"],
+    ),
+    (
         "fanfare-nats",
         &["fanfare-core", "fanfare-cursor", "fanfare-fleet"],
         &["fanfare-conformance"],
@@ -50,6 +55,7 @@ const LAW: [(&str, &[&str], &[&str]); 16] = [
         "fanfare",
         &[
             "fanfare-core",
+            "fanfare-amqp",
             "fanfare-bus",
             "fanfare-macros",
             "fanfare-memory",
@@ -78,7 +84,7 @@ const EXAMPLE: (&[&str], &[&str]) = (&["fanfare"], &["fanfare-conformance"]);
 
 /// Foreign crates that only some of ours may know: below the server nobody speaks HTTP, and only
 /// one backend speaks SQL to SQLite. Tests may.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("async-nats", &["fanfare-nats", "fanfare-bench"]),
     ("axum", &["fanfare-server"]),
     ("hyper", &["fanfare-server"]),
@@ -86,6 +92,7 @@ const HOMES: [(&str, &[&str]); 12] = [
     ("tower-http", &["fanfare-server"]),
     ("reqwest", &["fanfare-cli"]),
     ("clap", &["fanfare-cli", "fanfare-bench"]),
+    ("lapin", &["fanfare-amqp"]),
     ("redis", &["fanfare-redis", "fanfare-bench"]),
     ("deadpool-postgres", &["fanfare-postgres"]),
     ("tokio-postgres", &["fanfare-postgres", "fanfare-bench"]),

@@ -1,0 +1,237 @@
+//! The connection, made anew when it is needed and gone. Not what is said over it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::retry::RetryPolicy;
+use lapin::options::ConfirmSelectOptions;
+use lapin::{Channel, Confirmation, Connection, ConnectionProperties};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::config::AmqpConfig;
+use crate::error;
+
+/// How long a broker may think when it is asked whether it is there.
+const ASK: Duration = Duration::from_secs(1);
+/// Before the second try to connect, and the most between two.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How often each side shows that it lives, in seconds, unless the URL says otherwise.
+const HEARTBEAT: u8 = 10;
+
+/// One connection of this process, which is replaced when it breaks. What the client library calls
+/// recovery is off: it takes a line for whole that lost what was on its way.
+pub(crate) struct Line {
+    pub(crate) config: AmqpConfig,
+    making: tokio::sync::Mutex<()>,
+    live: Mutex<Option<Arc<Live>>>,
+    closed: watch::Sender<bool>,
+    /// How often a connection was given up as silent.
+    given_up: watch::Sender<u64>,
+}
+
+/// A connection that worked, with a channel that confirms.
+pub(crate) struct Live {
+    connection: Connection,
+    pub(crate) publishing: Channel,
+}
+
+impl Line {
+    pub(crate) fn new(config: AmqpConfig) -> Self {
+        Self {
+            config,
+            making: tokio::sync::Mutex::default(),
+            live: Mutex::default(),
+            closed: watch::Sender::new(false),
+            given_up: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<()> {
+        if *self.closed.borrow() {
+            return Err(error::closed());
+        }
+        Ok(())
+    }
+
+    /// Ends once the backend is closed.
+    pub(crate) async fn until_closed(&self) {
+        let mut closed = self.closed.subscribe();
+        // Its sender lives as long as we do.
+        let _ = closed.wait_for(|closed| *closed).await;
+    }
+
+    /// The connection if there is one that works.
+    pub(crate) fn now(&self) -> Option<Arc<Live>> {
+        let live = self.live.lock();
+        live.as_ref().filter(|live| live.works()).cloned()
+    }
+
+    /// The connection, made if need be, once.
+    pub(crate) async fn get(&self) -> Result<Arc<Live>> {
+        self.check_open()?;
+        if let Some(live) = self.now() {
+            return Ok(live);
+        }
+        let _making = self.making.lock().await;
+        if let Some(live) = self.now() {
+            return Ok(live);
+        }
+        let limit = self.config.connect_timeout;
+        let live = tokio::select! {
+            live = self.connect() => Arc::new(live?),
+            () = self.config.clock.sleep(limit) => return Err(error::silent()),
+            () = self.until_closed() => return Err(error::closed()),
+        };
+        *self.live.lock() = Some(live.clone());
+        Ok(live)
+    }
+
+    fn url(&self) -> String {
+        let url = &self.config.url;
+        match url.split_once('?') {
+            Some((_, options)) if options.contains("heartbeat=") => url.clone(),
+            Some((place, options)) => format!("{place}?{options}&heartbeat={HEARTBEAT}"),
+            None => format!("{url}?heartbeat={HEARTBEAT}"),
+        }
+    }
+
+    async fn connect(&self) -> Result<Live> {
+        let properties = ConnectionProperties::default().with_connection_name("fanfare".into());
+        let connection = Connection::connect(&self.url(), properties).await;
+        let connection = connection.map_err(error::connecting)?;
+        let publishing = confirming(&connection).await?;
+        Ok(Live {
+            connection,
+            publishing,
+        })
+    }
+
+    /// A channel of its own, for what may close it.
+    pub(crate) async fn channel(&self) -> Result<Channel> {
+        let live = self.get().await?;
+        self.limited(confirming(&live.connection)).await
+    }
+
+    /// Gives up a connection that does not answer. What was sent over it may have arrived.
+    pub(crate) fn give_up(&self) {
+        let live = self.live.lock().take();
+        self.given_up.send_modify(|times| *times += 1);
+        let Some(live) = live else { return };
+        let (clock, limit) = (self.config.clock.clone(), self.config.response_timeout);
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = live.connection.close(200, "silent".into()) => {}
+                () = clock.sleep(limit) => {}
+            }
+        });
+    }
+
+    /// Ends when a connection is given up.
+    pub(crate) fn until_given_up(&self) -> impl Future<Output = ()> + use<> {
+        let mut given_up = self.given_up.subscribe();
+        async move {
+            let _ = given_up.changed().await;
+        }
+    }
+
+    /// Whether the broker answers now, or soon.
+    pub(crate) async fn answers(&self) -> bool {
+        let Some(live) = self.now() else {
+            // Nobody needs it just now, or it broke: the answer is whether there can be one.
+            let making = self.get();
+            return tokio::select! {
+                live = making => live.is_ok(),
+                () = self.config.clock.sleep(ASK) => false,
+            };
+        };
+        let asked = async {
+            let channel = live.connection.create_channel().await.ok()?;
+            channel.close(200, "asked".into()).await.ok()
+        };
+        let answers = tokio::select! {
+            answer = asked => answer.is_some(),
+            () = self.config.clock.sleep(ASK) => false,
+        };
+        if !answers {
+            self.give_up();
+        }
+        answers
+    }
+
+    /// Waits for an answer as long as an answer may take.
+    pub(crate) async fn limited<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            answer = asked => answer,
+            () = self.config.clock.sleep(self.config.response_timeout) => {
+                self.give_up();
+                Err(error::silent())
+            }
+            () = self.until_closed() => Err(error::closed()),
+        }
+    }
+
+    pub(crate) async fn close(&self) {
+        self.closed.send_replace(true);
+        let live = self.live.lock().take();
+        if let Some(live) = live {
+            let bye = live.connection.close(200, "bye".into());
+            tokio::select! {
+                _ = bye => {}
+                () = self.config.clock.sleep(self.config.response_timeout) => {}
+            }
+        }
+    }
+}
+
+impl Live {
+    fn works(&self) -> bool {
+        self.connection.status().connected() && self.publishing.status().connected()
+    }
+
+    /// Whether the broker takes nothing over this connection: it is low on memory or disk.
+    pub(crate) fn blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+}
+
+/// How long to wait before connecting again, after so many tries in vain: longer each time, and not
+/// everybody at once.
+pub(crate) fn backoff(tries: u32) -> Duration {
+    let policy = RetryPolicy {
+        max_attempts: u32::MAX,
+        initial: FIRST_PAUSE,
+        factor: 2.0,
+        max: LONGEST_PAUSE,
+        jitter: true,
+    };
+    let random = uuid::Uuid::now_v7().as_u64_pair().1 % 1_000;
+    let spread = f64::from(u32::try_from(random).unwrap_or(0)) / 1_000.0;
+    let after = policy.delay_after(tries.max(1), spread);
+    after.unwrap_or(LONGEST_PAUSE)
+}
+
+async fn confirming(connection: &Connection) -> Result<Channel> {
+    let channel = connection.create_channel().await.map_err(error::of)?;
+    let options = ConfirmSelectOptions::default();
+    channel.confirm_select(options).await.map_err(error::of)?;
+    Ok(channel)
+}
+
+/// What a confirmation says: kept, refused, or nobody to keep it.
+pub(crate) fn confirmed(confirmation: lapin::Result<Confirmation>) -> Result<()> {
+    match confirmation.map_err(error::unknown)? {
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(_)) => Err(Error::new(
+            ErrorKind::NotFound,
+            "no queue takes it: the stream's own were deleted",
+        )),
+        Confirmation::Nack(_) => Err(Error::new(ErrorKind::Full, "a queue refused it")),
+        Confirmation::NotRequested => Err(Error::new(
+            ErrorKind::Internal,
+            "the channel does not confirm",
+        )),
+    }
+}

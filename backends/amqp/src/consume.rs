@@ -1,0 +1,110 @@
+//! One member: it asks the hub of its subscription.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use fanfare_core::consumer::{Consumer, Member, MemberKind};
+use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
+use fanfare_core::error::Result;
+use fanfare_cursor::MemberId;
+
+use crate::hub::Hub;
+use crate::subscription::unknown;
+
+pub(crate) struct AmqpConsumer {
+    hub: Arc<Hub>,
+    member: MemberId,
+    kind: MemberKind,
+    ephemeral: bool,
+}
+
+impl AmqpConsumer {
+    pub(crate) fn new(hub: Arc<Hub>, member: &Member, id: u64, ephemeral: bool) -> Self {
+        Self {
+            hub,
+            member: MemberId(id),
+            kind: member.kind,
+            ephemeral,
+        }
+    }
+
+    fn wants_alone(&self) -> bool {
+        let now = self.hub.stream.now();
+        let mut desk = self.hub.desk.lock();
+        desk.wants_alone(self.member, self.kind, now)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.hub.stream.line.check_open()?;
+        if self.hub.desk.lock().gone {
+            return Err(unknown(&self.hub.name));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Consumer for AmqpConsumer {
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let clock = self.hub.stream.line.config.clock.clone();
+        let deadline = clock.now() + wait;
+        loop {
+            let woken = self.hub.wake.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            self.check()?;
+            let alone_waits = self.hub.alone_waits();
+            if alone_waits && self.wants_alone() {
+                self.hub.fetch_alone().await;
+            }
+            let (found, change, exhausted) = {
+                let mut desk = self.hub.desk.lock();
+                let who = (self.member, self.kind);
+                let (found, change) = desk.look(who, max, alone_waits, clock.now());
+                (found, change, desk.exhausted())
+            };
+            if !exhausted.is_empty() {
+                let hub = self.hub.clone();
+                // In a task of its own: who asked may go away meanwhile.
+                let burying = tokio::spawn(async move { hub.bury(exhausted).await });
+                if found.is_empty() {
+                    let _ = burying.await;
+                    continue;
+                }
+            }
+            if !found.is_empty() {
+                return Ok(found);
+            }
+            if clock.now() >= deadline {
+                return Ok(found);
+            }
+            let until = change.map_or(deadline, |change| change.min(deadline));
+            tokio::select! {
+                () = woken => {}
+                () = clock.sleep_until(until) => {}
+                () = self.hub.stream.line.until_closed() => {}
+            }
+        }
+    }
+
+    async fn settle(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Settled>> {
+        self.check()?;
+        self.hub.settle(settlements).await
+    }
+
+    async fn extend(&self, receipts: &[Receipt], lease: Duration) -> Result<Vec<Settled>> {
+        self.check()?;
+        let now = self.hub.stream.line.config.clock.now();
+        Ok(self.hub.desk.lock().extend(receipts, now + lease, now))
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.hub.desk.lock().release(self.member);
+        self.hub.wake.notify_waiters();
+        if self.ephemeral {
+            self.hub.stream.end_ephemeral(&self.hub.name).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,472 @@
+//! What this process holds of one subscription, and who of its members runs what until when. The
+//! order of arrival is the log of a cursor; nothing here talks to the broker.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use fanfare_core::consumer::MemberKind;
+use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
+use fanfare_core::event::Event;
+use fanfare_core::position::Position;
+use fanfare_core::subscription::SubscriptionSpec;
+use fanfare_core::timestamp::Timestamp;
+use fanfare_cursor::{Cursor, Granted, MemberId, Plan, Standing};
+
+use crate::subscription;
+use crate::wire::Note;
+
+/// How many settled positions are remembered, to tell a repeated settlement from a made-up one.
+const REMEMBERED: usize = 100_000;
+/// The desk itself, where it moves something from one standing to another.
+const NOBODY: MemberId = MemberId(0);
+
+/// One message that this process holds.
+#[derive(Debug, Clone)]
+pub(crate) struct Item {
+    pub(crate) event: Event,
+    pub(crate) note: Note,
+    /// Acknowledges it on the channel of this line, and on no other.
+    pub(crate) tag: u64,
+    line: u64,
+    /// From the queue of those that run alone.
+    pub(crate) alone: bool,
+    /// Its settlement is on the way.
+    settling: bool,
+}
+
+impl Item {
+    pub(crate) fn new(event: Event, note: Note, tag: u64, alone: bool) -> Self {
+        Self {
+            event,
+            note,
+            tag,
+            line: 0,
+            alone,
+            settling: false,
+        }
+    }
+}
+
+/// A delivery that goes back to the broker when the process leaves.
+#[derive(Debug)]
+pub(crate) struct Leaving {
+    pub(crate) item: Item,
+    /// It waits for a retry, so much longer.
+    pub(crate) wait: Option<Duration>,
+    /// Whoever gets it next runs it alone.
+    pub(crate) alone: bool,
+}
+
+/// A delivery that a settlement is about to end.
+#[derive(Debug, Clone)]
+pub(crate) struct Ending {
+    pub(crate) place: u64,
+    epoch: u64,
+    pub(crate) item: Item,
+}
+
+/// A delivery that ran out of attempts.
+#[derive(Debug)]
+pub(crate) struct Exhausted {
+    pub(crate) item: Item,
+    pub(crate) attempts: u32,
+    /// None where dead letters are off.
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) spec: SubscriptionSpec,
+    pub(crate) paused: bool,
+    /// Deleted: nobody gets anything any more.
+    pub(crate) gone: bool,
+    pub(crate) acknowledged: u64,
+    pub(crate) dropped: u64,
+    cursor: Cursor,
+    items: BTreeMap<u64, Item>,
+    /// Came back from somebody who is gone, whose lease may still last: with the time it ends. Then
+    /// they go to the queue of those that run alone.
+    resting: VecDeque<(Timestamp, Item)>,
+    places: HashMap<Position, u64>,
+    remembered: VecDeque<Position>,
+    last: u64,
+    line: u64,
+}
+
+impl Desk {
+    pub(crate) fn new(spec: SubscriptionSpec, epoch: u64) -> Self {
+        Self {
+            cursor: Cursor::new(subscription::options(&spec), 0, epoch),
+            spec,
+            paused: false,
+            gone: false,
+            acknowledged: 0,
+            dropped: 0,
+            items: BTreeMap::new(),
+            resting: VecDeque::new(),
+            places: HashMap::new(),
+            remembered: VecDeque::new(),
+            last: 0,
+            line: 0,
+        }
+    }
+
+    pub(crate) fn set_spec(&mut self, spec: SubscriptionSpec) {
+        self.cursor.set_options(subscription::options(&spec));
+        self.spec = spec;
+    }
+
+    /// A new channel: what the old one brought is no longer ours to settle, unless it comes again.
+    pub(crate) fn new_line(&mut self) -> u64 {
+        self.line += 1;
+        self.resting.clear();
+        self.line
+    }
+
+    /// Nothing more of the old channel will come again here: it was settled when the line broke, or
+    /// somebody else has it.
+    pub(crate) fn forget_stale(&mut self) {
+        let (line, cursor) = (self.line, &mut self.cursor);
+        self.items.retain(|place, item| {
+            let stale = item.line != line;
+            if stale && *place <= cursor.frontier() {
+                cursor.forget(*place);
+            }
+            !stale
+        });
+    }
+
+    /// A message came. One that was given back by the broker, and not to us, was running elsewhere
+    /// for all we know: it rests as long as its lease may last. If it ran alone, whoever ran it died
+    /// of it.
+    pub(crate) fn arrive(&mut self, mut item: Item, again: bool, now: Timestamp) {
+        item.line = self.line;
+        let known = self.places.get(&item.note.position).copied();
+        if let Some(held) = known.and_then(|place| self.items.get_mut(&place))
+            && held.line != self.line
+        {
+            held.line = item.line;
+            held.tag = item.tag;
+            held.alone = item.alone;
+        } else if again {
+            if item.alone {
+                item.note.attempts += 1;
+                item.note.first_failure.get_or_insert(now);
+            }
+            self.resting.push_back((now + self.spec.lease, item));
+        } else {
+            if item.alone {
+                // The cursor's frontier passes over what was not claimed: claim and release that first.
+                self.claim_all(now);
+            }
+            self.last += 1;
+            let place = self.last;
+            self.remember(item.note.position, place);
+            if item.alone {
+                let key = item.event.key().map(Into::into);
+                self.cursor.suspect(place, place, [(place, key)]);
+            }
+            self.items.insert(place, item);
+        }
+    }
+
+    /// Those whose rest is over.
+    pub(crate) fn rested(&mut self, now: Timestamp) -> Vec<Item> {
+        let over = self.resting.iter().take_while(|(until, _)| *until <= now);
+        let over = over.count();
+        self.resting.drain(..over).map(|(_, item)| item).collect()
+    }
+
+    /// When the next rest is over.
+    pub(crate) fn next_rest(&self) -> Option<Timestamp> {
+        self.resting.front().map(|(until, _)| *until)
+    }
+
+    /// How many are held that came from the queue of those that run alone.
+    pub(crate) fn alone(&self) -> usize {
+        self.items.values().filter(|item| item.alone).count()
+    }
+
+    fn remember(&mut self, position: Position, place: u64) {
+        self.places.insert(position, place);
+        self.remembered.push_back(position);
+        if self.remembered.len() > REMEMBERED
+            && let Some(oldest) = self.remembered.pop_front()
+        {
+            let settled = self
+                .places
+                .get(&oldest)
+                .is_some_and(|p| !self.items.contains_key(p));
+            if settled {
+                self.places.remove(&oldest);
+            }
+        }
+    }
+
+    fn claim_all(&mut self, now: Timestamp) {
+        let after = self.cursor.frontier();
+        let plan = Plan {
+            member: NOBODY,
+            kind: MemberKind::External,
+            suspect: None,
+            due: Vec::new(),
+            fresh: usize::MAX,
+            after,
+        };
+        let fresh = self.items.range(after + 1..);
+        let fresh: Vec<_> = fresh
+            .map(|(place, item)| (*place, item.event.key()))
+            .collect();
+        if let Some((scanned, _)) = fresh.last().copied() {
+            let granted = self.cursor.grant(&plan, fresh, scanned, now);
+            for (place, _) in granted.deliveries {
+                let _ = self
+                    .cursor
+                    .settle(place, granted.epoch, Settlement::Release, now);
+            }
+        }
+    }
+
+    /// Whether a member could run one alone, and none is at hand.
+    pub(crate) fn wants_alone(
+        &mut self,
+        member: MemberId,
+        kind: MemberKind,
+        now: Timestamp,
+    ) -> bool {
+        if self.paused || self.is_busy(member, kind) {
+            return false;
+        }
+        let plan = self.cursor.plan(member, kind, 1, now);
+        plan.suspect.is_none() && (plan.fresh > 0 || !plan.due.is_empty())
+    }
+
+    /// What its process runs besides would die with what it runs alone.
+    fn is_busy(&self, member: MemberId, kind: MemberKind) -> bool {
+        kind == MemberKind::Embedded && self.cursor.holds(member) > 0
+    }
+
+    /// What a member gets now, and when to look again. While some wait elsewhere that are to run alone,
+    /// it first finishes what it has.
+    pub(crate) fn look(
+        &mut self,
+        (member, kind): (MemberId, MemberKind),
+        max: usize,
+        alone_waits: bool,
+        now: Timestamp,
+    ) -> (Vec<Delivery>, Option<Timestamp>) {
+        if self.paused || (alone_waits && self.is_busy(member, kind)) {
+            self.cursor.expire(now);
+            return (Vec::new(), self.cursor.next_change());
+        }
+        let mut plan = self.cursor.plan(member, kind, max, now);
+        let line = self.line;
+        let ours = |items: &BTreeMap<u64, Item>, place: &u64| {
+            items.get(place).is_some_and(|item| item.line == line)
+        };
+        let granted = match plan.suspect {
+            Some(place) if ours(&self.items, &place) => self.cursor.grant_suspect(&plan, now),
+            Some(_) => None,
+            None => {
+                plan.due.retain(|place| ours(&self.items, place));
+                let fresh = self.items.range(plan.after + 1..);
+                let fresh = fresh.take_while(|(_, item)| item.line == line);
+                let fresh = fresh.map(|(place, item)| (*place, item.event.key()));
+                let fresh: Vec<_> = fresh.take(plan.fresh).collect();
+                let scanned = fresh.last().map_or(plan.after, |(place, _)| *place);
+                Some(self.cursor.grant(&plan, fresh, scanned, now))
+            }
+        };
+        let deliveries = granted.map_or_else(Vec::new, |granted| self.deliveries(&granted));
+        (deliveries, self.cursor.next_change())
+    }
+
+    fn deliveries(&self, granted: &Granted) -> Vec<Delivery> {
+        let delivery = |(place, attempt): &(u64, u32)| {
+            let item = self.items.get(place)?;
+            Some(Delivery {
+                event: item.event.clone(),
+                position: item.note.position,
+                attempt: attempt + item.note.attempts,
+                receipt: Receipt {
+                    position: item.note.position,
+                    epoch: granted.epoch,
+                },
+                lease_until: granted.until,
+            })
+        };
+        granted.deliveries.iter().filter_map(delivery).collect()
+    }
+
+    /// Who ran out of attempts since the last look.
+    pub(crate) fn exhausted(&mut self) -> Vec<Exhausted> {
+        let mut found = Vec::new();
+        for dead in self.cursor.take_dead() {
+            if let Some(mut item) = self.items.remove(&dead.position) {
+                let failed = item.note.first_failure.or(Some(dead.first_failure));
+                item.note.first_failure = failed;
+                found.push(Exhausted {
+                    attempts: dead.attempts + item.note.attempts,
+                    item,
+                    error: Some(dead.error),
+                });
+            }
+        }
+        if !self.spec.dead_letter {
+            let frontier = self.cursor.frontier();
+            let over = self.items.range(..=frontier);
+            let over =
+                over.filter(|(p, item)| !item.settling && self.cursor.standing(**p).is_none());
+            let over: Vec<u64> = over.map(|(place, _)| *place).collect();
+            for item in over.iter().filter_map(|place| self.items.remove(place)) {
+                self.dropped += 1;
+                found.push(Exhausted {
+                    attempts: item.note.attempts,
+                    item,
+                    error: None,
+                });
+            }
+        }
+        found
+    }
+
+    /// The same of one that is still the broker's.
+    pub(crate) fn spent(&mut self, item: &Item) -> Option<Exhausted> {
+        if item.note.attempts < self.spec.retry.max_attempts {
+            return None;
+        }
+        self.dropped += u64::from(!self.spec.dead_letter);
+        let text = "its process died while handling it";
+        Some(Exhausted {
+            attempts: item.note.attempts,
+            error: self.spec.dead_letter.then(|| text.to_owned()),
+            item: item.clone(),
+        })
+    }
+
+    /// Whether this receipt holds its delivery now, and if so the delivery, which nobody else can
+    /// settle meanwhile.
+    pub(crate) fn begin(&mut self, receipt: Receipt, now: Timestamp) -> Result<Ending, Settled> {
+        self.cursor.expire(now);
+        let Some(place) = self.places.get(&receipt.position).copied() else {
+            return Err(Settled::Unknown);
+        };
+        let until = now + self.spec.lease;
+        match self.cursor.extend(&[(place, receipt.epoch)], until).first() {
+            Some(Settled::Done) => {}
+            Some(refused) => return Err(*refused),
+            None => return Err(Settled::Unknown),
+        }
+        match self.items.get_mut(&place) {
+            Some(item) if item.settling => Err(Settled::Already),
+            Some(item) => {
+                item.settling = true;
+                let mut item = item.clone();
+                let story = self.cursor.standing(place);
+                let failed = story.and_then(|story| story.first_failure);
+                item.note.first_failure = item.note.first_failure.or(failed);
+                Ok(Ending {
+                    place,
+                    epoch: receipt.epoch,
+                    item,
+                })
+            }
+            None => Err(Settled::Late),
+        }
+    }
+
+    /// The broker knows, or need not know.
+    pub(crate) fn end(&mut self, ending: &Ending, with: Settlement, now: Timestamp) -> Settled {
+        let stays = matches!(with, Settlement::Retry { .. } | Settlement::Release);
+        if stays {
+            if let Some(item) = self.items.get_mut(&ending.place) {
+                item.settling = false;
+            }
+        } else {
+            self.items.remove(&ending.place);
+        }
+        let settled = self.cursor.settle(ending.place, ending.epoch, with, now);
+        // What is given up by a handler was buried by the caller.
+        let _ = self.cursor.take_dead();
+        settled
+    }
+
+    /// It did not work: the delivery stays with its member.
+    pub(crate) fn take_back(&mut self, ending: &Ending) {
+        if let Some(item) = self.items.get_mut(&ending.place) {
+            item.settling = false;
+        }
+    }
+
+    /// Attempts made, this one included.
+    pub(crate) fn attempts(&self, ending: &Ending) -> u32 {
+        let standing = self.cursor.standing(ending.place);
+        let counted = standing.map_or(1, |e| e.attempts + u32::from(!e.charged));
+        counted + ending.item.note.attempts
+    }
+
+    pub(crate) fn is_current(&self, item: &Item) -> bool {
+        item.line == self.line
+    }
+
+    pub(crate) fn extend(
+        &mut self,
+        receipts: &[Receipt],
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Vec<Settled> {
+        self.cursor.expire(now);
+        let one = |receipt: &Receipt| {
+            let place = self.places.get(&receipt.position)?;
+            let answers = self.cursor.extend(&[(*place, receipt.epoch)], until);
+            answers.first().copied()
+        };
+        receipts
+            .iter()
+            .map(one)
+            .map(|a| a.unwrap_or(Settled::Unknown))
+            .collect()
+    }
+
+    pub(crate) fn release(&mut self, member: MemberId) {
+        self.cursor.release_member(member);
+    }
+
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.cursor.in_flight()
+    }
+
+    /// Held here, and leased to nobody.
+    pub(crate) fn waiting(&self) -> u64 {
+        let held = (self.items.len() + self.resting.len()) as u64;
+        held.saturating_sub(self.cursor.in_flight())
+    }
+
+    /// Everything that this line brought, in order of arrival and with what is known of it, but what
+    /// rests: that goes to whoever comes next as it came to us.
+    pub(crate) fn clear(&mut self, now: Timestamp) -> Vec<Leaving> {
+        let items = std::mem::take(&mut self.items);
+        let line = self.line;
+        let held = items.into_iter().filter(|(_, item)| item.line == line);
+        held.map(|(place, item)| self.leaving(place, item, now))
+            .collect()
+    }
+
+    fn leaving(&self, place: u64, mut item: Item, now: Timestamp) -> Leaving {
+        let mut alone = item.alone;
+        let mut wait = None;
+        if let Some(story) = self.cursor.standing(place) {
+            // What runs alone is cut off, not dead.
+            item.note.attempts += story.attempts.saturating_sub(u32::from(story.charged));
+            item.note.first_failure = item.note.first_failure.or(story.first_failure);
+            alone |= story.charged || story.standing == Standing::Suspect;
+            if let Standing::Waiting(due) = story.standing {
+                wait = Some(due.since(now)).filter(|wait| !wait.is_zero());
+            }
+        }
+        Leaving { item, wait, alone }
+    }
+}
+
+#[cfg(test)]
+mod tests;

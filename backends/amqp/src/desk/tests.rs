@@ -1,0 +1,120 @@
+//! Who gets what, when messages come again.
+
+use fanfare_core::pattern::PatternSet;
+use fanfare_core::subscription::SubscriptionName;
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(30);
+const MEMBER: MemberId = MemberId(1);
+
+fn desk() -> Desk {
+    let name = SubscriptionName::parse("all").unwrap();
+    let mut spec = SubscriptionSpec::new(name, PatternSet::parse(["**"]).unwrap());
+    spec.lease = LEASE;
+    spec.retry.max_attempts = 2;
+    let mut desk = Desk::new(spec, 0);
+    desk.new_line();
+    desk
+}
+
+/// A message of the event at `position`, with what it says of earlier attempts.
+fn message(position: u128, attempts: u32, tag: u64, alone: bool) -> Item {
+    let event = Event::builder("orders.placed".parse().unwrap()).build();
+    let note = Note {
+        position: Position(position),
+        attempts,
+        first_failure: None,
+    };
+    Item::new(event.unwrap(), note, tag, alone)
+}
+
+fn look(desk: &mut Desk, max: usize, now: Timestamp) -> Vec<Delivery> {
+    desk.look((MEMBER, MemberKind::Embedded), max, false, now).0
+}
+
+#[test]
+fn what_the_broker_gives_back_rests_for_a_lease_uncharged() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), true, now);
+    assert!(look(&mut desk, 10, now).is_empty());
+    assert_eq!(desk.next_rest(), Some(now + LEASE));
+    assert!(desk.rested(now).is_empty());
+    let rested = desk.rested(now + LEASE);
+    assert_eq!(rested.first().map(|item| item.note.attempts), Some(0));
+    assert_eq!(desk.next_rest(), None);
+}
+
+#[test]
+fn what_ran_alone_when_its_process_died_is_charged_until_it_is_spent() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 1, 1, true), true, now);
+    let rested = desk.rested(now + LEASE);
+    let item = rested.first().unwrap();
+    assert_eq!(item.note.attempts, 2);
+    let spent = desk.spent(item).unwrap();
+    assert_eq!(spent.attempts, 2);
+    assert!(spent.error.is_some());
+}
+
+#[test]
+fn what_runs_alone_comes_alone_and_with_its_attempts() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), false, now);
+    desk.arrive(message(2, 1, 1, true), false, now);
+    let first = look(&mut desk, 10, now);
+    let positions: Vec<_> = first.iter().map(|d| d.position).collect();
+    assert_eq!(positions, [Position(2)]);
+    assert_eq!(first.first().map(|d| d.attempt), Some(2));
+    assert!(look(&mut desk, 10, now).is_empty());
+}
+
+#[test]
+fn a_busy_member_gets_nothing_while_something_waits_to_run_alone() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    for n in 1..=2 {
+        desk.arrive(message(n.into(), 0, n, false), false, now);
+    }
+    assert!(desk.wants_alone(MEMBER, MemberKind::Embedded, now));
+    assert_eq!(look(&mut desk, 1, now).len(), 1);
+    assert!(!desk.wants_alone(MEMBER, MemberKind::Embedded, now));
+    assert!(desk.wants_alone(MEMBER, MemberKind::External, now));
+    let who = (MEMBER, MemberKind::Embedded);
+    assert!(desk.look(who, 1, true, now).0.is_empty());
+    assert_eq!(desk.look(who, 1, false, now).0.len(), 1);
+}
+
+#[test]
+fn what_is_held_and_comes_again_on_the_next_line_keeps_its_lease() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), false, now);
+    let receipt = look(&mut desk, 1, now).first().unwrap().receipt;
+    desk.new_line();
+    assert!(
+        desk.begin(receipt, now)
+            .is_ok_and(|e| !desk.is_current(&e.item))
+    );
+    let mut desk = self::desk();
+    desk.arrive(message(1, 0, 1, false), false, now);
+    let receipt = look(&mut desk, 1, now).first().unwrap().receipt;
+    desk.new_line();
+    desk.arrive(message(1, 0, 7, false), true, now);
+    desk.forget_stale();
+    let ending = desk.begin(receipt, now).unwrap();
+    assert_eq!(ending.item.tag, 7);
+    assert!(desk.is_current(&ending.item));
+}
+
+#[test]
+fn what_does_not_come_again_is_somebody_elses() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), false, now);
+    let receipt = look(&mut desk, 1, now).first().unwrap().receipt;
+    desk.new_line();
+    desk.forget_stale();
+    assert!(desk.begin(receipt, now).is_err());
+    assert_eq!(desk.waiting() + desk.in_flight(), 0);
+    // Its lease, which nobody ends, is in nobody's way later on.
+    desk.arrive(message(2, 0, 1, false), false, now);
+    assert_eq!(look(&mut desk, 10, now + LEASE * 2).len(), 1);
+}

@@ -1,0 +1,208 @@
+//! What comes over a channel, and whether all of it came. The broker numbers what it sends, so an echo
+//! of our own says how many deliveries there were before it. Without that, events that got lost on a
+//! line which then went on would stay with a consumer that never saw them.
+
+use std::time::Duration;
+
+use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::timestamp::Timestamp;
+use futures::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Consumer};
+
+use crate::connect::confirmed;
+use crate::error;
+
+/// Names this consumer on its channel.
+pub(crate) const CONSUMER: &str = "fanfare";
+
+/// The only one who consumes on its channel.
+pub(crate) struct Ear {
+    channel: Channel,
+    coming: Consumer,
+    echoes: Consumer,
+    /// A queue of this connection's own.
+    echo: String,
+    numbers: Numbers,
+}
+
+impl Ear {
+    /// `echo` is a name that no queue has.
+    pub(crate) async fn open(channel: &Channel, queue: &str, echo: String) -> Result<Self> {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = channel.queue_declare(echo.as_str().into(), options, FieldTable::default());
+        declared.await.map_err(error::of)?;
+        let unanswered = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        let echoes = consume(channel, &echo, "echo", unanswered).await?;
+        let answered = BasicConsumeOptions::default();
+        Ok(Self {
+            channel: channel.clone(),
+            coming: consume(channel, queue, CONSUMER, answered).await?,
+            echoes,
+            echo,
+            numbers: Numbers::default(),
+        })
+    }
+
+    /// The next event; none once the consumer was cancelled, by us or because its queue is gone.
+    pub(crate) async fn next(&mut self) -> Result<Option<Delivery>> {
+        loop {
+            let echoed = self.numbers.echoed.is_some();
+            tokio::select! {
+                biased;
+                message = self.coming.next() => {
+                    let message = message.transpose().map_err(error::of)?;
+                    if let Some(message) = &message {
+                        self.numbers.event(message.delivery_tag)?;
+                    }
+                    return Ok(message);
+                }
+                echo = self.echoes.next(), if !echoed => {
+                    let Some(echo) = echo.transpose().map_err(error::of)? else {
+                        return Ok(None);
+                    };
+                    self.numbers.echo(echo.delivery_tag);
+                }
+                // Every event that was sent before the echo is here by now.
+                () = std::future::ready(()), if echoed => self.numbers.quiet()?,
+            }
+        }
+    }
+
+    /// Sends an echo on its way unless there is one; an error where that takes longer than `limit`.
+    pub(crate) async fn call(&mut self, now: Timestamp, limit: Duration) -> Result<()> {
+        if let Some(since) = self.numbers.called {
+            return if now.since(since) > limit {
+                Err(error::silent())
+            } else {
+                Ok(())
+            };
+        }
+        self.numbers.called = Some(now);
+        let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
+        let queue = self.echo.as_str().into();
+        let called = self
+            .channel
+            .basic_publish("".into(), queue, options, b"", properties);
+        confirmed(called.await.map_err(error::of)?.await)
+    }
+}
+
+/// What the broker's numbers say. They follow each other, events and echoes together, but the two arrive
+/// in streams of their own.
+#[derive(Debug, Default)]
+struct Numbers {
+    /// The last of which nothing is missing, but perhaps an echo.
+    last: u64,
+    /// Since when an echo is on its way.
+    called: Option<Timestamp>,
+    /// Left out by the events, so it must be the echo's.
+    left_out: Option<u64>,
+    /// Of an echo that came before its turn.
+    echoed: Option<u64>,
+}
+
+impl Numbers {
+    fn event(&mut self, number: u64) -> Result<()> {
+        let next = self.last + 1;
+        if number == next + 1 && self.echoed == Some(next) {
+            self.answered();
+        } else if number == next + 1 && self.called.is_some() && self.left_out.is_none() {
+            self.left_out = Some(next);
+        } else if number != next {
+            return Err(lost(next));
+        }
+        self.last = number;
+        Ok(())
+    }
+
+    fn echo(&mut self, number: u64) {
+        if self.left_out.take_if(|left| *left == number).is_some() {
+            self.answered();
+        } else {
+            self.echoed = Some(number);
+        }
+    }
+
+    /// No event is left that could have been sent before the echo.
+    fn quiet(&mut self) -> Result<()> {
+        let next = self.last + 1;
+        if self.echoed != Some(next) {
+            return Err(lost(next));
+        }
+        self.last = next;
+        self.answered();
+        Ok(())
+    }
+
+    fn answered(&mut self) {
+        (self.called, self.echoed) = (None, None);
+    }
+}
+
+fn lost(number: u64) -> Error {
+    let text = format!("delivery {number} got lost on the line");
+    Error::new(ErrorKind::Unavailable, text)
+}
+
+async fn consume(
+    channel: &Channel,
+    queue: &str,
+    tag: &str,
+    options: BasicConsumeOptions,
+) -> Result<Consumer> {
+    let consuming = channel.basic_consume(queue.into(), tag.into(), options, FieldTable::default());
+    consuming.await.map_err(error::of)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called() -> Numbers {
+        let mut numbers = Numbers::default();
+        numbers.event(1).unwrap();
+        numbers.called = Some(Timestamp::EPOCH);
+        numbers
+    }
+
+    #[test]
+    fn an_echo_may_come_before_and_after_the_events_around_it() {
+        let mut numbers = called();
+        numbers.event(2).unwrap();
+        numbers.event(4).unwrap();
+        numbers.event(5).unwrap();
+        numbers.echo(3);
+        assert!(numbers.called.is_none() && numbers.echoed.is_none());
+        numbers.called = Some(Timestamp::EPOCH);
+        numbers.echo(7);
+        numbers.event(6).unwrap();
+        numbers.event(8).unwrap();
+        numbers.called = Some(Timestamp::EPOCH);
+        numbers.echo(9);
+        numbers.quiet().unwrap();
+        numbers.event(10).unwrap();
+    }
+
+    #[test]
+    fn what_got_lost_is_noticed_by_the_next_event_or_echo() {
+        assert!(called().event(4).is_err());
+        let mut numbers = called();
+        numbers.event(3).unwrap();
+        assert!(numbers.event(5).is_err());
+        let mut numbers = called();
+        numbers.echo(4);
+        numbers.event(2).unwrap();
+        assert!(numbers.quiet().is_err());
+        assert!(Numbers::default().event(2).is_err());
+    }
+}

@@ -1,0 +1,314 @@
+//! One subscription in this process: its channels and what comes over them, made anew whenever they
+//! are gone. Who gets what is the desk's, what becomes of it is in `settle`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use fanfare_core::clock::Clock;
+use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::subscription::SubscriptionName;
+use fanfare_core::timestamp::Timestamp;
+use futures::future::try_join_all;
+use lapin::message::Delivery;
+use lapin::options::{BasicCancelOptions, BasicQosOptions};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::backend::Stream;
+use crate::connect::backoff;
+use crate::desk::{Desk, Item, Leaving};
+use crate::ear::{CONSUMER, Ear};
+use crate::way::Way;
+use crate::wire::Note;
+use crate::{error, wire};
+
+/// How long after a break what we held may come again, before somebody else is taken to have it.
+const RETURN: Duration = Duration::from_secs(5);
+/// How often a line is asked whether it works and whether all that it brought arrived.
+const PULSE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Hub {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) name: SubscriptionName,
+    pub(crate) queue: String,
+    /// The queue of what is to run alone; none where nothing outlives the process.
+    pub(crate) alone: Option<String>,
+    pub(crate) alone_waits: AtomicBool,
+    pub(crate) fetching: tokio::sync::Mutex<()>,
+    pub(crate) desk: Mutex<Desk>,
+    pub(crate) wake: Notify,
+    channels: Mutex<Option<Arc<Channels>>>,
+    stop: watch::Sender<bool>,
+    stopped: watch::Sender<bool>,
+}
+
+/// What a line brings: what comes by itself, and what is asked for to run alone.
+pub(crate) struct Channels {
+    pub(crate) main: Way,
+    pub(crate) alone: Way,
+}
+
+impl Channels {
+    async fn close(&self) {
+        for way in [&self.main, &self.alone] {
+            // Where this fails it has ended already.
+            let _ = way.channel.close(200, "done".into()).await;
+        }
+    }
+}
+
+impl Hub {
+    pub(crate) fn start(
+        stream: Arc<Stream>,
+        name: SubscriptionName,
+        queue: String,
+        desk: Desk,
+    ) -> Arc<Self> {
+        let alone = (!desk.spec.ephemeral).then(|| stream.alone_of(&name));
+        let hub = Arc::new(Self {
+            stream,
+            name,
+            queue,
+            alone,
+            alone_waits: AtomicBool::new(false),
+            fetching: tokio::sync::Mutex::default(),
+            desk: Mutex::new(desk),
+            wake: Notify::new(),
+            channels: Mutex::default(),
+            stop: watch::Sender::new(false),
+            stopped: watch::Sender::new(false),
+        });
+        tokio::spawn(hub.clone().run());
+        hub
+    }
+
+    async fn run(self: Arc<Self>) {
+        let mut stop = self.stop.subscribe();
+        let clock = self.stream.line.config.clock.clone();
+        let mut tries = 0;
+        while !*stop.borrow() {
+            let ended = self.serve(&mut stop.clone(), &mut tries).await;
+            if *stop.borrow() {
+                break;
+            }
+            self.leave_line().await;
+            match ended {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    if self.is_gone().await {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    tracing::debug!(subscription = %self.name, %error, "line ended");
+                }
+                Err(error) => tracing::warn!(subscription = %self.name, %error, "line ended"),
+                Ok(()) => {}
+            }
+            tries += 1;
+            tokio::select! {
+                () = told(&mut stop) => {}
+                () = clock.sleep(backoff(tries)) => {}
+            }
+        }
+        self.give_back().await;
+        self.leave_line().await;
+        self.stopped.send_replace(true);
+    }
+
+    /// Takes in what comes until the line breaks, or everything that was sent before we stop.
+    async fn serve(&self, stop: &mut watch::Receiver<bool>, tries: &mut u32) -> Result<()> {
+        let (line, clock) = (&self.stream.line, &self.stream.line.config.clock);
+        let given_up = line.until_given_up();
+        tokio::pin!(given_up);
+        let (channels, mut ear) = line.limited(self.open()).await?;
+        *tries = 0;
+        self.desk.lock().new_line();
+        *self.channels.lock() = Some(channels.clone());
+        self.reclaim_alone().await?;
+        self.look_for_alone(&channels).await?;
+        let (pulse, returned) = (clock.sleep(PULSE), clock.sleep(RETURN));
+        tokio::pin!(pulse, returned);
+        let (mut forgot, mut stopping) = (false, false);
+        loop {
+            let next_rest = self.desk.lock().next_rest();
+            tokio::select! {
+                message = ear.next() => match message? {
+                    Some(message) => self.take(&channels, message, false).await?,
+                    None => return Ok(()),
+                },
+                () = &mut given_up => return Ok(()),
+                () = told(stop), if !stopping => {
+                    stopping = true;
+                    let options = BasicCancelOptions::default();
+                    let ending = channels.main.channel.basic_cancel(CONSUMER.into(), options);
+                    line.limited(async { ending.await.map_err(error::of) }).await?;
+                }
+                () = &mut pulse => {
+                    line.limited(ear.call(clock.now(), line.config.response_timeout)).await?;
+                    self.look_for_alone(&channels).await?;
+                    pulse.set(clock.sleep(PULSE));
+                }
+                () = &mut returned, if !forgot => {
+                    forgot = true;
+                    self.desk.lock().forget_stale();
+                }
+                () = until(clock, next_rest) => self.isolate(&channels).await?,
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<(Arc<Channels>, Ear)> {
+        let line = &self.stream.line;
+        let channels = Channels {
+            main: Way::new(line.channel().await?),
+            alone: Way::new(line.channel().await?),
+        };
+        let channel = &channels.main.channel;
+        let qos = channel.basic_qos(line.config.prefetch, BasicQosOptions::default());
+        qos.await.map_err(error::of)?;
+        let echo = uuid::Uuid::now_v7().simple();
+        let echo = self.stream.part(&format!("echo.{echo}"));
+        let ear = Ear::open(channel, &self.queue, echo).await?;
+        Ok((Arc::new(channels), ear))
+    }
+
+    /// What is still open on the line comes again on the next, or elsewhere; until then nobody gets it.
+    async fn leave_line(&self) {
+        self.desk.lock().new_line();
+        let channels = self.channels.lock().take();
+        if let Some(channels) = channels {
+            let closing = async {
+                channels.close().await;
+                Ok(())
+            };
+            let _ = self.stream.line.limited(closing).await;
+        }
+        self.wake.notify_waiters();
+    }
+
+    /// Its queue is not there: made again where it was deleted past us. Else there is nothing to do any
+    /// more.
+    async fn is_gone(&self) -> bool {
+        let revived = match &self.alone {
+            Some(_) => self.stream.revive(&self.name).await,
+            None => Ok(false),
+        };
+        match revived {
+            Ok(true) => {
+                tracing::warn!(subscription = %self.name, "its queue was deleted: made again");
+                return false;
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::debug!(subscription = %self.name, %error, "its queue is not there");
+                return false;
+            }
+        }
+        self.desk.lock().gone = true;
+        self.stream.forget(self);
+        self.wake.notify_waiters();
+        true
+    }
+
+    /// A message came: by itself, or because it was fetched to run alone.
+    pub(crate) async fn take(
+        &self,
+        channels: &Channels,
+        message: Delivery,
+        alone: bool,
+    ) -> Result<()> {
+        let tag = message.delivery_tag;
+        // What does not outlive its process was with nobody else.
+        let again = message.redelivered && self.alone.is_some();
+        let way = if alone {
+            &channels.alone
+        } else {
+            &channels.main
+        };
+        way.came(tag).await;
+        let form = self.stream.line.config.form.as_ref();
+        let event = match wire::read(&message, form) {
+            Ok(event) => event,
+            Err(error) => {
+                let (channel, error) = (&channels.main.channel, error.to_string());
+                let buried = self.stream.bury_raw(channel, &self.name, message, error);
+                buried.await?;
+                return way.acknowledge(vec![tag]).await;
+            }
+        };
+        let note = wire::note(&message.properties).unwrap_or_else(|| Note {
+            position: self.stream.place(),
+            ..Note::default()
+        });
+        let item = Item::new(event, note, tag, alone);
+        self.desk.lock().arrive(item, again, self.stream.now());
+        self.wake.notify_waiters();
+        Ok(())
+    }
+
+    /// The channels, if they work now.
+    pub(crate) fn channels(&self) -> Result<Arc<Channels>> {
+        let channels = self.channels.lock().clone();
+        let works = |channels: &Arc<Channels>| {
+            let mut ways = [&channels.main, &channels.alone].into_iter();
+            ways.all(|way| way.channel.status().connected())
+        };
+        let broken = || Error::new(ErrorKind::Unavailable, "the channel is broken");
+        channels.filter(works).ok_or_else(broken)
+    }
+
+    /// Everything held goes back to the queue as nobody's. The broker would call it returned, which
+    /// is what it calls the work of the dead: so it is written anew. A retry waits on there.
+    async fn give_back(&self) {
+        let Ok(channels) = self.channels() else {
+            return;
+        };
+        let leaving = self.desk.lock().clear(self.stream.now());
+        let channel = &channels.main.channel;
+        let returning = leaving.iter().map(|one| async {
+            let queue = self.queue_after(one).await?;
+            self.send(channel, &queue, &one.item, one.item.note).await
+        });
+        let giving = async {
+            try_join_all(returning).await?;
+            let items = leaving.iter().map(|one| &one.item);
+            self.acknowledge(&channels, items).await
+        };
+        if let Err(error) = self.stream.line.limited(giving).await {
+            tracing::debug!(subscription = %self.name, %error, "the broker gives it back as well");
+        }
+    }
+
+    async fn queue_after(&self, leaving: &Leaving) -> Result<String> {
+        match (leaving.wait, &self.alone) {
+            (Some(wait), _) => self.stream.delay(&self.name, wait).await,
+            (None, Some(alone)) if leaving.alone => Ok(alone.clone()),
+            _ => Ok(self.queue.clone()),
+        }
+    }
+
+    /// Gives everything back and ends.
+    pub(crate) async fn stop(&self) {
+        self.stop.send_replace(true);
+        let mut stopped = self.stopped.subscribe();
+        let limit = self.stream.line.config.response_timeout;
+        tokio::select! {
+            () = told(&mut stopped) => {}
+            () = self.stream.line.config.clock.sleep(limit) => {}
+        }
+    }
+}
+
+/// Ends when it was said; its sender lives as long as the hub.
+async fn told(said: &mut watch::Receiver<bool>) {
+    let _ = said.wait_for(|said| *said).await;
+}
+
+/// Never, where there is nothing to wait for.
+async fn until(clock: &Clock, at: Option<Timestamp>) {
+    match at {
+        Some(at) => clock.sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

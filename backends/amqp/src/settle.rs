@@ -1,0 +1,209 @@
+//! Settling: what the broker must know of it is written and confirmed before the message is let go.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_core::delivery::{Receipt, Settled, Settlement};
+use fanfare_core::error::{Error, ErrorKind, Result};
+use futures::future::join_all;
+use lapin::options::BasicPublishOptions;
+use lapin::{BasicProperties, Channel};
+
+use crate::connect::confirmed;
+use crate::desk::{Ending, Exhausted, Item};
+use crate::hub::{Channels, Hub};
+use crate::wire::Note;
+use crate::{error, wire};
+
+/// Retries that come back sooner wait in memory, unacknowledged.
+const SHORT_RETRY: Duration = Duration::from_secs(1);
+
+type Begun = Result<(Ending, Settlement), Settled>;
+
+impl Hub {
+    /// In a task of its own: who asked may go away when half of it is done.
+    pub(crate) async fn settle(
+        self: &Arc<Self>,
+        settlements: Vec<(Receipt, Settlement)>,
+    ) -> Result<Vec<Settled>> {
+        let hub = self.clone();
+        let settling = tokio::spawn(async move { hub.settle_all(settlements).await });
+        let lost = |e| Error::new(ErrorKind::Internal, "a settlement broke off").because(e);
+        settling.await.map_err(lost)?
+    }
+
+    async fn settle_all(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Settled>> {
+        let clock = &self.stream.line.config.clock;
+        let begun: Vec<Begun> = {
+            let (mut desk, now) = (self.desk.lock(), clock.now());
+            let begin = |(receipt, with)| desk.begin(receipt, now).map(|ending| (ending, with));
+            settlements.into_iter().map(begin).collect()
+        };
+        let made = self.make(&begun).await;
+        let (mut desk, now) = (self.desk.lock(), clock.now());
+        if let Err(error) = made {
+            for (ending, _) in begun.iter().flatten() {
+                desk.take_back(ending);
+            }
+            return Err(error);
+        }
+        let end = |one: Begun| match one {
+            Err(refused) => refused,
+            Ok((ending, with)) => {
+                match &with {
+                    Settlement::Ack => desk.acknowledged += 1,
+                    Settlement::Drop => desk.dropped += 1,
+                    _ => {}
+                }
+                let with = match with {
+                    Settlement::Retry { after, .. } if leaves(after) => Settlement::Drop,
+                    with => with,
+                };
+                desk.end(&ending, with, now)
+            }
+        };
+        let answers = begun.into_iter().map(end).collect();
+        drop(desk);
+        self.wake.notify_waiters();
+        Ok(answers)
+    }
+
+    /// Whatever the broker must know of these settlements; confirmed where something is written.
+    async fn make(&self, begun: &[Begun]) -> Result<()> {
+        let told: Vec<_> = begun.iter().flatten().collect();
+        if told.is_empty() {
+            return Ok(());
+        }
+        let channels = self.channels()?;
+        let stale = {
+            let desk = self.desk.lock();
+            told.iter()
+                .any(|(ending, _)| !desk.is_current(&ending.item))
+        };
+        if stale {
+            let text = "what was held before the break has not come again yet";
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        }
+        let line = &self.stream.line;
+        let writes = told
+            .iter()
+            .map(|(ending, with)| self.write(&channels.main.channel, ending, with));
+        let written = line.limited(async { Ok(join_all(writes).await) }).await?;
+        let mut all_written = Ok(());
+        let mut done = Vec::new();
+        for ((ending, _), written) in told.iter().zip(written) {
+            match written {
+                Ok(true) => done.push(&ending.item),
+                Ok(false) => {}
+                Err(error) => all_written = Err(error),
+            }
+        }
+        self.acknowledge(&channels, done).await?;
+        all_written?;
+        // Acknowledgements are not answered: what is asked behind them is.
+        match self
+            .stream
+            .depth(&channels.main.channel, &self.queue)
+            .await?
+        {
+            Some(_) => Ok(()),
+            None => Err(error::deleted(&self.queue)),
+        }
+    }
+
+    /// Writes what must be kept of a settlement; whether the message itself is then done with.
+    async fn write(&self, channel: &Channel, ending: &Ending, with: &Settlement) -> Result<bool> {
+        let now = self.stream.now();
+        let attempts = self.desk.lock().attempts(ending);
+        match with {
+            Settlement::Ack | Settlement::Drop => Ok(true),
+            Settlement::Release => Ok(false),
+            Settlement::Retry { after, .. } if !leaves(*after) => Ok(false),
+            Settlement::Retry { after, .. } => {
+                let queue = self.stream.delay(&self.name, *after).await?;
+                let note = Note {
+                    attempts,
+                    first_failure: ending.item.note.first_failure.or(Some(now)),
+                    ..ending.item.note
+                };
+                let sent = self.send(channel, &queue, &ending.item, note).await;
+                if sent
+                    .as_ref()
+                    .is_err_and(|e| e.kind() == ErrorKind::NotFound)
+                {
+                    // Somebody deleted it: the next one makes it again.
+                    self.stream.delays.lock().remove(&queue);
+                }
+                sent.map(|()| true)
+            }
+            Settlement::DeadLetter { reason, error } => {
+                let what = (reason.as_str(), error.as_str(), attempts);
+                let buried = self.stream.bury(channel, &self.name, &ending.item, what);
+                buried.await.map(|()| true)
+            }
+        }
+    }
+
+    pub(crate) async fn send(
+        &self,
+        channel: &Channel,
+        queue: &str,
+        item: &Item,
+        note: Note,
+    ) -> Result<()> {
+        let properties = wire::properties(&item.event, &note);
+        publish(channel, queue, item.event.bytes(), properties).await
+    }
+
+    /// Lets these messages go, those that came in a row in one step.
+    pub(crate) async fn acknowledge(
+        &self,
+        channels: &Channels,
+        items: impl IntoIterator<Item = &Item>,
+    ) -> Result<()> {
+        let (alone, main): (Vec<&Item>, Vec<&Item>) =
+            items.into_iter().partition(|item| item.alone);
+        for (way, items) in [(&channels.main, main), (&channels.alone, alone)] {
+            let tags = items.into_iter().map(|item| item.tag).collect();
+            way.acknowledge(tags).await?;
+        }
+        Ok(())
+    }
+
+    /// Buries what ran out of attempts, or lets it go.
+    pub(crate) async fn bury(&self, exhausted: Vec<Exhausted>) -> Result<()> {
+        let channels = self.channels()?;
+        for one in exhausted {
+            if let Some(error) = &one.error {
+                let what = ("max_attempts", error.as_str(), one.attempts);
+                let channel = &channels.main.channel;
+                let buried = self.stream.bury(channel, &self.name, &one.item, what);
+                buried.await?;
+            }
+            if self.desk.lock().is_current(&one.item) {
+                self.acknowledge(&channels, [&one.item]).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a retry goes back to the broker.
+fn leaves(after: Duration) -> bool {
+    after > SHORT_RETRY
+}
+
+/// Into a queue, confirmed.
+pub(crate) async fn publish(
+    channel: &Channel,
+    queue: &str,
+    data: &[u8],
+    properties: BasicProperties,
+) -> Result<()> {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    let sent = channel.basic_publish("".into(), queue.into(), options, data, properties);
+    confirmed(sent.await.map_err(error::unknown)?.await)
+}

@@ -1,0 +1,63 @@
+//! Taking every message of a queue in hand, letting some go and putting the rest back. Not consuming:
+//! for queues of what is seldom looked at.
+
+use fanfare_core::error::Result;
+use lapin::Channel;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
+
+use crate::error;
+
+/// How many acknowledgements a queue is told of before it is asked something: a channel sends it some 32
+/// ahead of its answers, and forgets the others when it is closed.
+const AT_ONCE: usize = 16;
+
+/// What is in hand. All that is not let go is back when the value is dropped, and its channel with it.
+pub(crate) struct Sift {
+    channel: Channel,
+    queue: String,
+}
+
+impl Sift {
+    /// Over a channel of its own.
+    pub(crate) fn new(channel: Channel, queue: String) -> Self {
+        Self { channel, queue }
+    }
+
+    /// Where messages, and what becomes of them, are written.
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
+    }
+
+    /// The next one that nobody has in hand.
+    pub(crate) async fn next(&self) -> Result<Option<Delivery>> {
+        let queue = self.queue.as_str().into();
+        let got = self.channel.basic_get(queue, BasicGetOptions::default());
+        Ok(got.await.map_err(error::of)?.map(|got| got.delivery))
+    }
+
+    /// Lets these go for good. Before, all others are in hand.
+    pub(crate) async fn let_go(&self, tags: &[u64]) -> Result<()> {
+        for some in tags.chunks(AT_ONCE) {
+            for tag in some {
+                let acked = self.channel.basic_ack(*tag, BasicAckOptions::default());
+                acked.await.map_err(error::of)?;
+            }
+            // Answered behind them. What came meanwhile goes back with the rest.
+            self.next().await?;
+        }
+        Ok(())
+    }
+
+    /// The rest goes back, in one step.
+    pub(crate) async fn put_back(self) -> Result<()> {
+        let rest = BasicNackOptions {
+            multiple: true,
+            requeue: true,
+        };
+        self.channel.basic_nack(0, rest).await.map_err(error::of)?;
+        // Where this fails the channel has ended with its connection.
+        let _ = self.channel.close(200, "done".into()).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! What was with somebody who died: it waits in a queue of its own, from which a member takes one when
+//! it has nothing else. So whoever dies then died of that one, and the broker remembers it: what it
+//! gives out of this queue again counts one attempt more. Not how members of one process take over
+//! from each other: that is the desk's.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use fanfare_core::error::Result;
+use futures::future::try_join_all;
+use lapin::options::BasicGetOptions;
+
+use crate::error;
+use crate::hub::{Channels, Hub};
+
+impl Hub {
+    /// Whether, for all we know, there is something to run alone.
+    pub(crate) fn alone_waits(&self) -> bool {
+        self.alone_waits.load(Ordering::Relaxed)
+    }
+
+    fn expect_alone(&self, waits: bool) {
+        self.alone_waits.store(waits, Ordering::Relaxed);
+        self.wake.notify_waiters();
+    }
+
+    /// Looks whether there is something to run alone, whoever left it.
+    pub(crate) async fn look_for_alone(&self, channels: &Channels) -> Result<()> {
+        let Some(queue) = &self.alone else {
+            return Ok(());
+        };
+        let depth = self.stream.depth(&channels.alone.channel, queue).await?;
+        let depth = depth.ok_or_else(|| error::deleted(queue))?;
+        if self.alone_waits() != (depth > 0) {
+            self.expect_alone(depth > 0);
+        }
+        Ok(())
+    }
+
+    /// Takes one in hand, in a task of its own: who asked for it may go away meanwhile.
+    pub(crate) async fn fetch_alone(self: &Arc<Self>) {
+        let hub = self.clone();
+        let fetched = tokio::spawn(async move { hub.fetch().await }).await;
+        if let Ok(Err(error)) = fetched {
+            // It is there still, once there is a line again.
+            tracing::debug!(subscription = %self.name, %error, "nothing fetched to run alone");
+        }
+    }
+
+    /// Takes in hand again what was there when the line broke, before others do.
+    pub(crate) async fn reclaim_alone(&self) -> Result<()> {
+        let held = self.desk.lock().alone();
+        for _ in 0..held {
+            self.expect_alone(true);
+            self.fetch().await?;
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self) -> Result<()> {
+        let Some(queue) = &self.alone else {
+            return Ok(());
+        };
+        let _one = self.fetching.lock().await;
+        if !self.alone_waits.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let fetching = async {
+            let channels = self.channels()?;
+            let (channel, options) = (&channels.alone.channel, BasicGetOptions::default());
+            let got = channel.basic_get(queue.as_str().into(), options).await;
+            Ok((channels.clone(), got.map_err(error::of)?))
+        };
+        let fetched = self.stream.line.limited(fetching).await;
+        if matches!(fetched, Ok((_, None))) {
+            return Ok(());
+        }
+        self.expect_alone(true);
+        match fetched? {
+            (channels, Some(got)) => self.take(&channels, got.delivery, true).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// What has rested long enough is to run alone.
+    pub(crate) async fn isolate(&self, channels: &Channels) -> Result<()> {
+        let Some(queue) = &self.alone else {
+            return Ok(());
+        };
+        let (rested, spent) = {
+            let mut desk = self.desk.lock();
+            let rested = desk.rested(self.stream.now());
+            let spent: Vec<_> = rested.iter().filter_map(|item| desk.spent(item)).collect();
+            (rested, spent)
+        };
+        let is_spent = |at| spent.iter().any(|one| one.item.note.position == at);
+        let kept = rested.iter().filter(|item| !is_spent(item.note.position));
+        let kept: Vec<_> = kept.collect();
+        let channel = &channels.main.channel;
+        let writes = kept
+            .iter()
+            .map(|item| self.send(channel, queue, item, item.note));
+        self.stream.line.limited(try_join_all(writes)).await?;
+        self.acknowledge(channels, kept).await?;
+        self.expect_alone(true);
+        self.bury(spent).await
+    }
+}
