@@ -1,6 +1,4 @@
-//! The foreign brokers that tests start for themselves, each test its own. The memory and SQLite
-//! backends need none of them, the Redis backend needs its own; the others are asked for already so
-//! that every machine is ready for the backends to come (nats, amqp, postgres). Not a launcher.
+//! The foreign brokers that tests start for themselves, each test its own. Not a launcher.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

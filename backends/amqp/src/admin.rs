@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use fanfare_core::admin::{
     Admin, Audited, Counts, Health, Put, SeekTo, Sought, StreamStats, SubscriptionInfo,
 };
+use fanfare_core::advice::Advice;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::position::Position;
@@ -16,6 +17,9 @@ use crate::error;
 use crate::hub::Hub;
 use crate::register::Held;
 use crate::subscription::{Book, Stored, unknown};
+
+/// How often counts are read where events keep coming: then they are what was so some time ago.
+const READINGS: u32 = 5;
 
 const ORDERED: &str = "ordered subscriptions are not possible on RabbitMQ yet";
 
@@ -91,9 +95,10 @@ impl Stream {
     }
 
     async fn put(&self, held: &Held, spec: &SubscriptionSpec) -> Result<Put> {
-        let (mut book, tags): (Book, _) = held.read(&self.book()).await?;
+        let (mut book, mut tags): (Book, _) = held.read(&self.book()).await?;
         let name = spec.name.as_str();
-        let put = if let Some(stored) = book.subscriptions.get_mut(name) {
+        let there = book.subscriptions.get_mut(name);
+        let put = if let Some(stored) = there.filter(|stored| stored.made) {
             let there = stored.spec(&spec.name)?;
             there.agrees_with(spec)?;
             let before = (there.lease, there.retry, there.dead_letter);
@@ -107,9 +112,15 @@ impl Stream {
             if spec.ordered {
                 return Err(Error::new(ErrorKind::Unsupported, ORDERED));
             }
-            self.create(held, spec).await?;
+            // Before its queues: whoever removes the stream finds their names nowhere else.
             let stored = Stored::new(spec, self.now());
             book.subscriptions.insert(name.to_owned(), stored);
+            self.write_book(held, book, tags).await?;
+            self.create(held, spec).await?;
+            (book, tags) = held.read(&self.book()).await?;
+            if let Some(stored) = book.subscriptions.get_mut(name) {
+                stored.made = true;
+            }
             Put::Created
         };
         let changed = book
@@ -124,26 +135,47 @@ impl Stream {
     }
 
     async fn counts(&self, name: &SubscriptionName, stored: &Stored) -> Result<Counts> {
-        let (sift, letters) = self.letters().await?;
-        sift.put_back().await?;
-        let of = letters.iter().filter(|(_, l)| l.subscription == *name);
         let mut counts = Counts {
             acknowledged: stored.acknowledged,
             dropped: stored.dropped,
-            dead: of.count() as u64,
-            waiting: self.depths(&self.queues_of(name, stored)).await?,
             ..Counts::default()
         };
         if let Some(hub) = self.hub(name) {
-            let desk = hub.desk.lock();
-            counts.acknowledged = desk.acknowledged;
-            counts.dropped = desk.dropped;
-            counts.in_flight = desk.in_flight();
-            counts.waiting += desk.waiting();
+            self.count_with(&hub, stored, &mut counts).await?;
+        } else {
+            counts.dead = self.dead(name).await?;
+            counts.waiting = self.depths(&self.queues_of(name, stored)).await?;
         }
         counts.published =
             counts.acknowledged + counts.dropped + counts.dead + counts.in_flight + counts.waiting;
         Ok(counts)
+    }
+
+    /// What is on its way from the queues to the desk is in neither: so both are read with an echo in
+    /// between, and again where something came meanwhile.
+    async fn count_with(&self, hub: &Hub, stored: &Stored, counts: &mut Counts) -> Result<()> {
+        for last in (0..READINGS).rev() {
+            let before = hub.desk.lock().arrived;
+            counts.dead = self.dead(&hub.name).await?;
+            let ready = self.depths(&self.queues_of(&hub.name, stored)).await?;
+            hub.catch_up().await?;
+            let desk = hub.desk.lock();
+            counts.acknowledged = desk.acknowledged;
+            counts.dropped = desk.dropped;
+            counts.in_flight = desk.in_flight();
+            counts.waiting = ready + desk.waiting();
+            if desk.arrived == before || last == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn dead(&self, name: &SubscriptionName) -> Result<u64> {
+        let (sift, letters) = self.letters().await?;
+        sift.put_back().await?;
+        let of = letters.iter().filter(|(_, l)| l.subscription == *name);
+        Ok(of.count() as u64)
     }
 
     async fn info(&self, name: &SubscriptionName, stored: &Stored) -> Result<SubscriptionInfo> {
@@ -159,8 +191,10 @@ impl Stream {
 
     async fn delete(&self, held: &Held, name: &SubscriptionName, force: bool) -> Result<()> {
         let (mut book, tags): (Book, _) = held.read(&self.book()).await?;
-        let stored = book.subscriptions.remove(name.as_str());
+        let stored = book.subscriptions.get_mut(name.as_str());
         let stored = stored.ok_or_else(|| unknown(name))?;
+        stored.made = false;
+        let stored = stored.clone();
         if !force {
             let counts = self.counts(name, &stored).await?;
             if counts.unsettled() + counts.dead > 0 {
@@ -179,7 +213,10 @@ impl Stream {
         let tags: Vec<u64> = of.map(|(tag, _)| *tag).collect();
         sift.let_go(&tags).await?;
         sift.put_back().await?;
-        self.delete_queues(held, name, &stored).await
+        self.delete_queues(held, name, &stored).await?;
+        let (mut book, tags): (Book, _) = held.read(&self.book()).await?;
+        book.subscriptions.remove(name.as_str());
+        self.write_book(held, book, tags).await
     }
 
     async fn set_patterns(
@@ -304,6 +341,11 @@ impl Admin for AmqpBackend {
             losses: book.losses,
             ..StreamStats::default()
         })
+    }
+
+    async fn advice(&self) -> Result<Vec<Advice>> {
+        self.stream.line.check_open()?;
+        Ok(self.stream.out.advice().await)
     }
 
     async fn health(&self) -> Health {

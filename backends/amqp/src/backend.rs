@@ -64,9 +64,21 @@ pub(crate) struct Stream {
 impl AmqpBackend {
     /// Connects, and makes exchange and queues where they are not there.
     pub async fn open(config: AmqpConfig) -> Result<Arc<Self>> {
+        let stream = Stream::new(config);
+        stream.declare().await.map_err(|e| e.during("open"))?;
+        Ok(Arc::new(Self {
+            stream: Arc::new(stream),
+            values: Values::default(),
+        }))
+    }
+}
+
+impl Stream {
+    /// Nothing of it needs to be there yet.
+    pub(crate) fn new(config: AmqpConfig) -> Self {
         let name = config.stream.clone();
         let random = uuid::Uuid::now_v7().as_u64_pair().1;
-        let stream = Stream {
+        Self {
             lock: Lock::new(&name),
             out: Line::new(config.clone()),
             line: Line::new(config),
@@ -77,16 +89,9 @@ impl AmqpBackend {
             making: tokio::sync::Mutex::default(),
             delays: Mutex::default(),
             members: AtomicU64::new(0),
-        };
-        stream.declare().await.map_err(|e| e.during("open"))?;
-        Ok(Arc::new(Self {
-            stream: Arc::new(stream),
-            values: Values::default(),
-        }))
+        }
     }
-}
 
-impl Stream {
     /// A new place. RabbitMQ has none of its own: it is when and by whom an event was published, and
     /// only grows within one process.
     pub(crate) fn place(&self) -> Position {

@@ -82,6 +82,8 @@ pub(crate) struct Desk {
     pub(crate) gone: bool,
     pub(crate) acknowledged: u64,
     pub(crate) dropped: u64,
+    /// Messages that ever came.
+    pub(crate) arrived: u64,
     cursor: Cursor,
     items: BTreeMap<u64, Item>,
     /// Came back from somebody who is gone, whose lease may still last: with the time it ends. Then
@@ -102,6 +104,7 @@ impl Desk {
             gone: false,
             acknowledged: 0,
             dropped: 0,
+            arrived: 0,
             items: BTreeMap::new(),
             resting: VecDeque::new(),
             places: HashMap::new(),

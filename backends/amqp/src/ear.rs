@@ -11,6 +11,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
+use tokio::sync::watch;
 
 use crate::connect::confirmed;
 use crate::error;
@@ -26,11 +27,19 @@ pub(crate) struct Ear {
     /// A queue of this connection's own.
     echo: String,
     numbers: Numbers,
+    /// Echoes so far, each counted when all that was sent before it was handed out by [`Ear::next`] and
+    /// is done with.
+    heard: watch::Sender<u64>,
 }
 
 impl Ear {
-    /// `echo` is a name that no queue has.
-    pub(crate) async fn open(channel: &Channel, queue: &str, echo: String) -> Result<Self> {
+    /// `echo` is a name that no queue has; `heard` counts the echoes.
+    pub(crate) async fn open(
+        channel: &Channel,
+        queue: &str,
+        echo: String,
+        heard: watch::Sender<u64>,
+    ) -> Result<Self> {
         let options = QueueDeclareOptions {
             exclusive: true,
             auto_delete: true,
@@ -50,6 +59,7 @@ impl Ear {
             echoes,
             echo,
             numbers: Numbers::default(),
+            heard,
         })
     }
 
@@ -62,7 +72,8 @@ impl Ear {
                 message = self.coming.next() => {
                     let message = message.transpose().map_err(error::of)?;
                     if let Some(message) = &message {
-                        self.numbers.event(message.delivery_tag)?;
+                        let answered = self.numbers.event(message.delivery_tag)?;
+                        self.count(answered);
                     }
                     return Ok(message);
                 }
@@ -70,11 +81,21 @@ impl Ear {
                     let Some(echo) = echo.transpose().map_err(error::of)? else {
                         return Ok(None);
                     };
-                    self.numbers.echo(echo.delivery_tag);
+                    let answered = self.numbers.echo(echo.delivery_tag);
+                    self.count(answered);
                 }
                 // Every event that was sent before the echo is here by now.
-                () = std::future::ready(()), if echoed => self.numbers.quiet()?,
+                () = std::future::ready(()), if echoed => {
+                    self.numbers.quiet()?;
+                    self.count(true);
+                }
             }
+        }
+    }
+
+    fn count(&self, answered: bool) {
+        if answered {
+            self.heard.send_modify(|echoes| *echoes += 1);
         }
     }
 
@@ -112,9 +133,11 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn event(&mut self, number: u64) -> Result<()> {
+    /// Whether that answers the echo.
+    fn event(&mut self, number: u64) -> Result<bool> {
         let next = self.last + 1;
-        if number == next + 1 && self.echoed == Some(next) {
+        let answers = number == next + 1 && self.echoed == Some(next);
+        if answers {
             self.answered();
         } else if number == next + 1 && self.called.is_some() && self.left_out.is_none() {
             self.left_out = Some(next);
@@ -122,15 +145,18 @@ impl Numbers {
             return Err(lost(next));
         }
         self.last = number;
-        Ok(())
+        Ok(answers)
     }
 
-    fn echo(&mut self, number: u64) {
-        if self.left_out.take_if(|left| *left == number).is_some() {
+    /// The same.
+    fn echo(&mut self, number: u64) -> bool {
+        let answers = self.left_out.take_if(|left| *left == number).is_some();
+        if answers {
             self.answered();
         } else {
             self.echoed = Some(number);
         }
+        answers
     }
 
     /// No event is left that could have been sent before the echo.

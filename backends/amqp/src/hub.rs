@@ -38,6 +38,9 @@ pub(crate) struct Hub {
     pub(crate) fetching: tokio::sync::Mutex<()>,
     pub(crate) desk: Mutex<Desk>,
     pub(crate) wake: Notify,
+    /// Somebody waits for an echo.
+    listen: Notify,
+    heard: watch::Sender<u64>,
     channels: Mutex<Option<Arc<Channels>>>,
     stop: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
@@ -75,6 +78,8 @@ impl Hub {
             fetching: tokio::sync::Mutex::default(),
             desk: Mutex::new(desk),
             wake: Notify::new(),
+            listen: Notify::new(),
+            heard: watch::Sender::new(0),
             channels: Mutex::default(),
             stop: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
@@ -144,6 +149,9 @@ impl Hub {
                     let ending = channels.main.channel.basic_cancel(CONSUMER.into(), options);
                     line.limited(async { ending.await.map_err(error::of) }).await?;
                 }
+                () = self.listen.notified() => {
+                    line.limited(ear.call(clock.now(), line.config.response_timeout)).await?;
+                }
                 () = &mut pulse => {
                     line.limited(ear.call(clock.now(), line.config.response_timeout)).await?;
                     self.look_for_alone(&channels).await?;
@@ -169,7 +177,7 @@ impl Hub {
         qos.await.map_err(error::of)?;
         let echo = uuid::Uuid::now_v7().simple();
         let echo = self.stream.part(&format!("echo.{echo}"));
-        let ear = Ear::open(channel, &self.queue, echo).await?;
+        let ear = Ear::open(channel, &self.queue, echo, self.heard.clone()).await?;
         Ok((Arc::new(channels), ear))
     }
 
@@ -211,6 +219,26 @@ impl Hub {
         true
     }
 
+    /// Ends when all that the broker had sent before is at the desk.
+    pub(crate) async fn catch_up(&self) -> Result<()> {
+        let mut heard = self.heard.subscribe();
+        // The first may have been on its way already.
+        let both = *heard.borrow_and_update() + 2;
+        let echoes = async {
+            while *heard.borrow_and_update() < both {
+                self.listen.notify_one();
+                // Its sender lives as long as we do.
+                let _ = heard.changed().await;
+            }
+        };
+        let (clock, config) = (&self.stream.line.config.clock, &self.stream.line.config);
+        tokio::select! {
+            () = echoes => Ok(()),
+            () = clock.sleep(config.response_timeout / 2) => Err(error::silent()),
+            () = self.stream.line.until_closed() => Err(error::closed()),
+        }
+    }
+
     /// A message came: by itself, or because it was fetched to run alone.
     pub(crate) async fn take(
         &self,
@@ -227,6 +255,7 @@ impl Hub {
             &channels.main
         };
         way.came(tag).await;
+        self.desk.lock().arrived += 1;
         let form = self.stream.line.config.form.as_ref();
         let event = match wire::read(&message, form) {
             Ok(event) => event,
@@ -264,6 +293,9 @@ impl Hub {
         let Ok(channels) = self.channels() else {
             return;
         };
+        if self.desk.lock().gone {
+            return;
+        }
         let leaving = self.desk.lock().clear(self.stream.now());
         let channel = &channels.main.channel;
         let returning = leaving.iter().map(|one| async {

@@ -16,6 +16,7 @@
 //! ```
 
 mod admin;
+mod advice;
 mod backend;
 mod browse;
 mod config;
@@ -28,6 +29,7 @@ mod error;
 mod hub;
 mod publish;
 mod register;
+mod remove;
 mod settle;
 mod sift;
 mod state;

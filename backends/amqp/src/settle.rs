@@ -56,7 +56,7 @@ impl Hub {
                     _ => {}
                 }
                 let with = match with {
-                    Settlement::Retry { after, .. } if leaves(after) => Settlement::Drop,
+                    Settlement::Retry { after, .. } if self.leaves(after) => Settlement::Drop,
                     with => with,
                 };
                 desk.end(&ending, with, now)
@@ -118,7 +118,7 @@ impl Hub {
         match with {
             Settlement::Ack | Settlement::Drop => Ok(true),
             Settlement::Release => Ok(false),
-            Settlement::Retry { after, .. } if !leaves(*after) => Ok(false),
+            Settlement::Retry { after, .. } if !self.leaves(*after) => Ok(false),
             Settlement::Retry { after, .. } => {
                 let queue = self.stream.delay(&self.name, *after).await?;
                 let note = Note {
@@ -142,6 +142,11 @@ impl Hub {
                 buried.await.map(|()| true)
             }
         }
+    }
+
+    /// Whether a retry goes back to the broker. What does not outlive its process stays with it.
+    fn leaves(&self, after: Duration) -> bool {
+        self.alone.is_some() && after > SHORT_RETRY
     }
 
     pub(crate) async fn send(
@@ -186,11 +191,6 @@ impl Hub {
         }
         Ok(())
     }
-}
-
-/// Whether a retry goes back to the broker.
-fn leaves(after: Duration) -> bool {
-    after > SHORT_RETRY
 }
 
 /// Into a queue, confirmed.

@@ -36,6 +36,8 @@ pub(crate) struct Stored {
     retry: RetryPolicy,
     dead_letter: bool,
     created_nanos: String,
+    /// Its queues are there, or somebody else deleted them.
+    pub(crate) made: bool,
     pub(crate) paused: bool,
     pub(crate) acknowledged: u64,
     pub(crate) dropped: u64,
@@ -64,6 +66,7 @@ impl Stored {
             retry: spec.retry.clone(),
             dead_letter: spec.dead_letter,
             created_nanos: created.as_nanos().to_string(),
+            made: false,
             paused: false,
             acknowledged: 0,
             dropped: 0,

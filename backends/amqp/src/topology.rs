@@ -103,7 +103,7 @@ impl Stream {
         self.is_there(&self.part("state")).await
     }
 
-    async fn is_there(&self, queue: &str) -> Result<bool> {
+    pub(crate) async fn is_there(&self, queue: &str) -> Result<bool> {
         let channel = self.line.channel().await?;
         let depth = self.depth(&channel, queue).await?;
         if depth.is_some() {
@@ -279,7 +279,8 @@ impl Stream {
                 return Ok(known);
             };
             self.create_queues(&held, &stored.spec(name)?).await?;
-            book.losses += 1;
+            // One whose making broke off held nothing.
+            book.losses += u64::from(stored.made);
             self.write_book(&held, book, tags).await?;
             Ok(true)
         };
@@ -369,13 +370,14 @@ impl Stream {
             ("x-dead-letter-strategy", wire::text("at-least-once")),
             ("x-overflow", wire::text("reject-publish")),
         ];
-        self.queue(&held.channel, delay, &arguments).await?;
+        // First, as with every queue of a subscription.
         let note = |stored: &mut Stored| {
             if !stored.delays.contains(&millis) {
                 stored.delays.push(millis);
             }
         };
-        self.change(held, name, note).await
+        self.change(held, name, note).await?;
+        self.queue(&held.channel, delay, &arguments).await
     }
 }
 

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use fanfare_amqp::{AmqpBackend, AmqpConfig};
 use fanfare_conformance::broker::{Broker, Durability, rabbitmq};
+use fanfare_core::advice::Weight;
 use fanfare_core::backend::Backend;
 use fanfare_core::clock::Clock;
 use fanfare_core::codec::WireForm;
 use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::data::Data;
 use fanfare_core::dead_letter::DeadLetterFilter;
-use fanfare_core::delivery::{Delivery, Settlement};
+use fanfare_core::delivery::{Delivery, Settled, Settlement};
 use fanfare_core::error::ErrorKind;
 use fanfare_core::event::Event;
 use fanfare_core::id::EventId;
@@ -180,6 +181,84 @@ async fn a_queue_deleted_under_us_is_made_again_and_its_loss_told_once() {
         kind = told => assert_eq!(kind, ErrorKind::NotFound),
         () = clock.sleep(PATIENCE) => panic!("a member of a deleted subscription waits"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_removed_with_all_its_queues_and_no_other() {
+    let broker = broker().await;
+    let config = config(&broker, "removed");
+    let open = |stream: &str| AmqpBackend::open(AmqpConfig::new(broker.url(), stream));
+    let (gone, stays) = (open("removed").await.unwrap(), open("removed2").await);
+    stays.as_ref().unwrap().admin().put(&spec(3)).await.unwrap();
+    gone.admin().put(&spec(3)).await.unwrap();
+    gone.publish(&events(2)).await.unwrap();
+    let consumer = join(&gone).await;
+    let (after, error) = (Duration::from_millis(1_100), String::new());
+    let reason = "rejected".to_owned();
+    let ends = [
+        Settlement::Retry {
+            after,
+            error: error.clone(),
+        },
+        Settlement::DeadLetter { reason, error },
+    ];
+    for with in ends {
+        let came = take(&consumer, 1).await.remove(0);
+        consumer.settle(vec![(came.receipt, with)]).await.unwrap();
+    }
+    gone.close().await.unwrap();
+    let there = async |queue: &str| {
+        let (connection, channel) = stranger(&broker).await;
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let table = FieldTable::default();
+        let asked = channel.queue_declare(queue.into(), options, table).await;
+        drop(connection);
+        asked.is_ok()
+    };
+    let queues = [
+        "s.all",
+        "q.all",
+        "d.all.1300",
+        "dead",
+        "book",
+        "state",
+        "unrouted",
+    ];
+    for queue in queues {
+        assert!(there(&format!("removed.{queue}")).await, "{queue} before");
+    }
+    for _ in 0..2 {
+        AmqpBackend::remove(config.clone()).await.unwrap();
+        for queue in queues {
+            assert!(!there(&format!("removed.{queue}")).await, "{queue} after");
+        }
+    }
+    assert!(there("removed2.s.all").await);
+    stays.unwrap().close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broadcast_retries_as_late_as_it_likes() {
+    let broker = broker().await;
+    let backend = AmqpBackend::open(config(&broker, "live")).await.unwrap();
+    let spec = SubscriptionSpec {
+        ephemeral: true,
+        start: Start::Latest,
+        ..spec(3)
+    };
+    backend.admin().put(&spec).await.unwrap();
+    let consumer = join(&backend).await;
+    backend.publish(&events(1)).await.unwrap();
+    let came = take(&consumer, 1).await.remove(0);
+    let (after, error) = (Duration::from_millis(1_100), String::new());
+    let retry = Settlement::Retry { after, error };
+    let settled = consumer.settle(vec![(came.receipt, retry)]).await.unwrap();
+    assert_eq!(settled, [Settled::Done]);
+    assert_eq!(take(&consumer, 1).await.remove(0).attempt, 2);
+    backend.close().await.unwrap();
 }
 
 /// The exchange of a service, its mail queue, and one where everything is seen; and us beside it.
@@ -370,6 +449,10 @@ async fn a_broker_low_on_disk_is_told_from_one_that_is_not_there() {
     assert!(blocked.to_string().contains("list_alarms"), "{blocked}");
     let health = backend.admin().health().await;
     assert!(!health.ok && health.detail.contains("low on"), "{health:?}");
+    let advice = backend.admin().advice().await.unwrap();
+    let weights: Vec<_> = advice.iter().map(|one| (one.check, one.weight)).collect();
+    assert!(weights.contains(&("version", Weight::Good)), "{advice:?}");
+    assert!(weights.contains(&("alarm", Weight::Bad)), "{advice:?}");
 
     backend.close().await.unwrap();
 }

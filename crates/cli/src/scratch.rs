@@ -1,6 +1,7 @@
 //! A place on the user's own backend where nothing of theirs is, for what `conformance` and `bench`
 //! write: streams that begin with a name nobody else has, removed when all is done.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use fanfare::core::id::EventId;
 use fanfare::core::{Error, ErrorKind};
 use fanfare::registry;
 use futures::future::join_all;
+use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -20,6 +22,8 @@ use crate::failure::Result;
 
 /// How long a stream may take to close before it is left to itself.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
+/// Streams removed at a time, where they are removed one by one.
+const AT_ONCE: usize = 4;
 
 /// Fresh streams beside the user's. What is open is known: a stream that is removed while it is open
 /// makes itself again.
@@ -29,6 +33,8 @@ pub(crate) struct Scratch {
     dir: Option<TempDir>,
     prefix: String,
     open: Mutex<Vec<(String, Arc<dyn Backend>)>>,
+    /// Every stream that was ever opened.
+    made: Mutex<BTreeSet<String>>,
     ended: AtomicBool,
 }
 
@@ -53,6 +59,7 @@ impl Scratch {
             dir,
             prefix: format!("scratch_{random}"),
             open: Mutex::default(),
+            made: Mutex::default(),
             ended: AtomicBool::new(false),
         })
     }
@@ -68,6 +75,7 @@ impl Scratch {
         stream: &str,
         at: Address,
     ) -> fanfare::core::Result<Arc<dyn Backend>> {
+        self.made.lock().insert(stream.to_owned());
         let backend = registry::open(at).await?;
         self.open.lock().push((stream.to_owned(), backend.clone()));
         if self.ended.load(Ordering::SeqCst) {
@@ -115,11 +123,22 @@ impl Scratch {
     pub(crate) async fn remove(&self) -> Result<()> {
         self.ended.store(true, Ordering::SeqCst);
         self.close(&self.prefix).await;
-        let removed = registry::remove(self.stream(&self.prefix), &self.prefix).await;
+        let removed = self.remove_streams().await;
         if let Some(dir) = &self.dir {
             std::fs::remove_dir_all(dir.path())?;
         }
         Ok(removed?)
+    }
+
+    async fn remove_streams(&self) -> fanfare::core::Result<()> {
+        let remove =
+            |stream: String| async move { registry::remove(self.stream(&stream), &stream).await };
+        if registry::lists(&self.address) {
+            return remove(self.prefix.clone()).await;
+        }
+        let made = self.made.lock().clone();
+        let removing = stream::iter(made).map(remove).buffer_unordered(AT_ONCE);
+        removing.try_collect().await
     }
 
     /// What to look for where removing failed.

@@ -132,6 +132,23 @@ const INSTEAD: &[(&str, &str)] = &[
         "one server has it, and any number of processes work through its HTTP API",
     ),
     (
+        "dedup = none",
+        "ids come back unchanged: make handlers idempotent by them",
+    ),
+    (
+        "order = single_member",
+        "one handler at a time, in a subscription of its own",
+    ),
+    ("park = false", "the key goes on after its dead letter"),
+    ("seek = false", A_JOURNAL),
+    ("start.earliest = false", A_JOURNAL),
+    ("start.position = false", A_JOURNAL),
+    ("start.time = false", A_JOURNAL),
+    (
+        SETTLED_THERE,
+        "a token of a server that is gone is answered `late`; the event comes again",
+    ),
+    (
         "audit = false",
         "counts all the same; who else settles there is not known, so that nothing can be proven",
     ),
@@ -147,6 +164,12 @@ const INSTEAD: &[(&str, &str)] = &[
     (NOBODY_ELSE, "nothing is needed"),
 ];
 
+/// What a server does for a broker that forgets.
+const A_JOURNAL: &str = "`fanfare serve` keeps a [journal](journal.md), and subscriptions made through it \
+                         start anywhere and are moved";
+
+/// What a process holds goes with it.
+pub const SETTLED_THERE: &str = "settle_from = node";
 /// Nothing can be published in a transaction of the caller's.
 pub const NO_TRANSACTION: &str = "no transactions of the caller's";
 /// There is no line that could break.

@@ -53,9 +53,7 @@ static BACKENDS: &[Entry] = &[
         open: |address| Box::pin(amqp::open(address)),
         back_up: |_, _| Err(refused("rabbitmq makes its own backups")),
         verify: |_| Box::pin(async { Err(refused("rabbitmq checks its own files")) }),
-        remove: |_, _| {
-            Box::pin(async { Err(refused("rabbitmq lists no queues to those who use them")) })
-        },
+        remove: |address, stream| Box::pin(amqp::remove(address, stream)),
         port: Some(5672),
     },
     Entry {
@@ -177,11 +175,17 @@ pub async fn verify(address: Address) -> Result<Vec<String>> {
 
 /// Removes every stream there whose name begins with `prefix`, with all that belongs to it: events,
 /// subscriptions, dead letters, shared values. Nobody may have one open. Fine where there is none.
+/// RabbitMQ tells nobody which streams it has: there it is the one of that very name ([`lists`]).
 pub async fn remove(address: Address, prefix: &str) -> Result<()> {
     if prefix.is_empty() {
         return Err(refused("removing everything needs at least a letter"));
     }
     (entry(&address)?.remove)(address, prefix.to_owned()).await
+}
+
+/// Whether [`remove`] finds every stream whose name begins so, or only the one that is named.
+pub fn lists(address: &Address) -> bool {
+    address.scheme() != "amqp"
 }
 
 /// Host and port of the server at `address`, where a connection through something else that forwards

@@ -8,9 +8,9 @@ use std::path::Path;
 
 use fanfare::address::Address;
 use fanfare::registry;
-use fanfare_conformance::broker::{Broker, Durability, Engine, nats, postgres, redis};
+use fanfare_conformance::broker::{Broker, Durability, Engine, nats, postgres, rabbitmq, redis};
 use fanfare_conformance::offer::{
-    NO_BOUND, NO_NETWORK, NO_TRANSACTION, NOBODY_ELSE, Offer, offer_table,
+    NO_BOUND, NO_NETWORK, NO_TRANSACTION, NOBODY_ELSE, Offer, SETTLED_THERE, offer_table,
 };
 
 const BEGIN: &str = "<!-- generated: offers -->\n";
@@ -33,6 +33,16 @@ const EMBEDDED: Lacks = &[
 ];
 /// Other services' streams.
 const THEIRS: Lacks = &[("outbox::", NO_TRANSACTION), ("retention::", NO_BOUND)];
+/// It hands over and forgets.
+const A_QUEUE: Lacks = &[
+    ("outbox::", NO_TRANSACTION),
+    ("retention::", NO_BOUND),
+    ("external::external_leases_outlive", SETTLED_THERE),
+    ("restart::duplicates", "dedup = none"),
+    ("restart::order", "order = single_member"),
+    ("fleet::the_order_of_keys", "order = single_member"),
+    ("foreign::it_is_in_no", "order = single_member"),
+];
 const A_DATABASE: Lacks = &[("foreign::", NOBODY_ELSE)];
 
 async fn offer(name: &'static str, url: &str, lacks: Lacks) -> Offer {
@@ -54,8 +64,9 @@ async fn server(engine: Engine) -> Broker {
 async fn the_tables_say_what_the_backends_say() {
     let dir = tempfile::tempdir().unwrap();
     let sqlite = format!("sqlite:{}", dir.path().display());
-    let (redis, postgres, nats) = (server(redis()), server(postgres()), server(nats()));
-    let (redis, postgres, nats) = tokio::join!(redis, postgres, nats);
+    let (redis, postgres) = (server(redis()), server(postgres()));
+    let (nats, rabbitmq) = (server(nats()), server(rabbitmq()));
+    let (redis, postgres, nats, rabbitmq) = tokio::join!(redis, postgres, nats, rabbitmq);
     let at_redis = |parameters: &str| format!("{}?{parameters}", redis.url());
     let offers = [
         offer("memory", "memory:", EMBEDDED).await,
@@ -87,6 +98,7 @@ async fn the_tables_say_what_the_backends_say() {
             A_BROKER,
         )
         .await,
+        offer("amqp", &rabbitmq.url(), A_QUEUE).await,
     ];
     check(&offer_table(&offers));
 }

@@ -186,7 +186,10 @@ mod tests {
         assert_eq!(breaches(&package("fanfare", Value::Null)).len(), 0);
         assert_eq!(breaches(&package("fanfare-bus", Value::Null)).len(), 1);
         let conformance = |kind| breaches(&package("fanfare-conformance", kind)).len();
-        assert_eq!((conformance(json!("dev")), conformance(Value::Null)), (0, 1));
+        assert_eq!(
+            (conformance(json!("dev")), conformance(Value::Null)),
+            (0, 1)
+        );
     }
 
     #[test]

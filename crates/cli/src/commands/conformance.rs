@@ -30,7 +30,7 @@ const PAST_US: &str = "it takes a client of the server's own, which this program
 /// Run the conformance suite against a backend.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Conformance {
-    /// The backend: sqlite:DIR, memory:, redis://HOST or postgres://HOST/DATABASE. Everything is made
+    /// The backend: sqlite:DIR, memory:, or a server such as redis://HOST. Everything is made
     /// under a name of its own and removed at the end, also after Ctrl-C. Connections are broken by a
     /// proxy of this program's; the server is never stopped.
     #[arg(value_name = "URL")]
@@ -193,7 +193,7 @@ struct Chosen {
     scratch: Scratch,
     /// Where a proxy leads.
     server: fanfare::core::Result<Option<(String, u16)>>,
-    /// Events are entries of somebody else's form, or kept by nobody.
+    /// Events are entries of somebody else's form, kept by nobody, or by a broker that bounds nothing.
     unbounded: bool,
 }
 
@@ -210,7 +210,9 @@ impl Chosen {
         Ok(Self {
             name: address.to_string(),
             server: registry::server_of(&address),
-            unbounded: address.get("wire").is_some() || address.get("mode").is_some(),
+            unbounded: address.get("wire").is_some()
+                || address.get("mode").is_some()
+                || address.scheme() == "amqp",
             scratch: Scratch::beside(address)?,
         })
     }

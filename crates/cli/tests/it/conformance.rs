@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use fanfare_conformance::broker::{Broker, Durability, nats, postgres, redis};
+use fanfare_conformance::broker::{Broker, Durability, nats, postgres, rabbitmq, redis};
 use serde_json::Value;
 use tokio_postgres::NoTls;
 
@@ -126,6 +127,32 @@ async fn nothing_is_left_on_a_nats_server_but_what_was_there() {
     assert_eq!(left(), before);
     interrupted(&server.url());
     assert_eq!(left(), before);
+}
+
+/// A file or more of each quorum queue.
+fn queues(server: &Broker) -> BTreeSet<PathBuf> {
+    let data = fs::read_dir(server.dir().join("data")).unwrap().flatten();
+    let nodes = data.map(|entry| entry.path().join("quorum"));
+    let within = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
+    let nodes = nodes.flat_map(within).map(|entry| entry.path());
+    let queues = nodes.filter(|path| path.is_dir()).flat_map(within);
+    let dirs = queues.map(|entry| entry.path());
+    dirs.filter(|path| path.is_dir()).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_left_on_a_rabbitmq_but_what_was_there() {
+    let server = Broker::start(rabbitmq(), Durability::Periodic)
+        .await
+        .unwrap();
+    use_it(&server).await;
+    let before = queues(&server);
+    assert!(!before.is_empty());
+    let report = report(some(&server.url()));
+    assert!(report["passed"].as_u64().unwrap() > 20, "{report}");
+    assert_eq!(queues(&server), before);
+    interrupted(&server.url());
+    assert_eq!(queues(&server), before);
 }
 
 #[test]

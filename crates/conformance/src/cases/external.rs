@@ -6,6 +6,7 @@ use fanfare_core::delivery::{Settled, Settlement};
 use fanfare_core::subscription::SubscriptionName;
 
 use crate::case::{Failure, Verdict, cases, require, require_eq};
+use crate::offer::SETTLED_THERE;
 use crate::stage::{Seat, Stage, dead, short_lease, spec};
 
 cases! { "external";
@@ -59,7 +60,7 @@ async fn external_leases_outlive_a_restart(stage: &mut Stage) -> Verdict {
     let has = stage.backend.capabilities();
     if has.shared && has.settle_from == SettleFrom::Node {
         // What a process holds goes with its connection, whoever handles it.
-        return Err(Failure::NotOffered("settle_from = node".into()));
+        return Err(Failure::NotOffered(SETTLED_THERE.into()));
     }
 
     stage.backend.admin().put(&spec("all", "**")?).await?;
