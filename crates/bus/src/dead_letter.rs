@@ -1,16 +1,19 @@
-//! Redriving dead letters at a rate. Storing and listing them is the backend's; deciding that a
-//! delivery is dead is `retry`'s.
+//! Redriving dead letters at a rate, and looking at the newest. Storing and listing them is the
+//! backend's; deciding that a delivery is dead is `retry`'s.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use fanfare_core::Result;
-use fanfare_core::dead_letter::{Acted, Selection};
+use fanfare_core::dead_letter::{Acted, DeadLetter, DeadLetterFilter, Selection};
 
 use crate::bus::Bus;
 use crate::options::RedriveOptions;
 
 /// The most dead letters redriven in one call of the backend.
 const CALL_LETTERS: u64 = 500;
+/// The most dead letters asked for in one call of the backend.
+const PAGE_LETTERS: usize = 1_000;
 /// How often a limited rate hands out its share, per second.
 const SHARES_PER_SECOND: u32 = 10;
 
@@ -43,6 +46,28 @@ impl Bus {
             }
         }
         Ok(acted)
+    }
+
+    /// At most `limit` of the dead letters that match, the newest first: for people who look what
+    /// went wrong just now. Backends list from the oldest on, so all that match are read; keeps no
+    /// more than `limit` and a page of them.
+    pub async fn newest_dead_letters(
+        &self,
+        filter: &DeadLetterFilter,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>> {
+        let letters = self.backend().dead_letters();
+        let mut newest = VecDeque::new();
+        let mut after = None;
+        loop {
+            let page = letters.list(filter, after.as_deref(), PAGE_LETTERS).await?;
+            newest.extend(page.items);
+            newest.drain(..newest.len().saturating_sub(limit));
+            match page.next {
+                Some(next) => after = Some(next),
+                None => return Ok(newest.into_iter().rev().collect()),
+            }
+        }
     }
 }
 

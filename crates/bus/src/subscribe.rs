@@ -12,6 +12,7 @@ use fanfare_core::id::EventId;
 use fanfare_core::pattern::{Pattern, PatternSet};
 use fanfare_core::retry::RetryPolicy;
 use fanfare_core::subscription::{OnDead, Start, SubscriptionName, SubscriptionSpec};
+use futures::future::try_join_all;
 use tower::{Layer, Service};
 
 use crate::bus::Bus;
@@ -82,6 +83,20 @@ impl Bus {
     /// or, on a bus with a group, durable as `<group>.<handler name>`.
     pub fn on(&self, patterns: impl IntoPatterns) -> SubscribeBuilder {
         SubscribeBuilder::new(self, None, patterns)
+    }
+
+    /// Ends this process's part of every subscription that was made with exactly these patterns, as
+    /// [`Subscription::unsubscribe`] does for one, and answers how many there were. Subscriptions
+    /// with other patterns go on, also where those match the same events.
+    pub async fn unsubscribe(&self, patterns: impl IntoPatterns, grace: Duration) -> Result<usize> {
+        let patterns = patterns.into_patterns()?;
+        let cores = self.cores().into_iter();
+        let meant = cores.filter(|core| core.spec().patterns == patterns);
+        let ended = try_join_all(meant.map(|core| async {
+            let bus = self.clone();
+            Subscription { bus, core }.unsubscribe(grace).await
+        }));
+        Ok(ended.await?.len())
     }
 }
 

@@ -260,3 +260,28 @@ async fn a_lost_lease_is_noted_and_its_settlement_refused() {
     gate.add_permits(1);
     until(|| subscription.stats().acknowledged == 1).await;
 }
+
+#[tokio::test]
+async fn the_newest_dead_letters_come_first_however_many_there_are() {
+    let (bus, _) = bus();
+    let subscription = bus
+        .subscribe("s", "*")
+        .retry(RetryPolicy::never())
+        .concurrency(64)
+        .handle(|Data(n): Data<u32>| async move { Err::<(), _>(n.to_string()) })
+        .await
+        .unwrap();
+    for n in 0..1_500 {
+        let numbered = event("a").data(fanfare_core::data::Data::json(n.to_string()));
+        bus.publish(numbered).await.unwrap();
+    }
+    until(|| subscription.stats().dead == 1_500).await;
+    let any = DeadLetterFilter::default();
+    let newest = bus.newest_dead_letters(&any, 1_200).await.unwrap();
+    let page = bus.backend().dead_letters().list(&any, None, 2_000).await;
+    let mut oldest_first: Vec<_> = page.unwrap().items.into_iter().map(|one| one.id).collect();
+    oldest_first.reverse();
+    let newest: Vec<_> = newest.into_iter().map(|one| one.id).collect();
+    assert_eq!(newest, oldest_first[..1_200]);
+    assert!(bus.newest_dead_letters(&any, 0).await.unwrap().is_empty());
+}

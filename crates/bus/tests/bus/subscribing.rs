@@ -403,3 +403,36 @@ async fn a_throttle_spaces_the_handlers() {
         started.next().await;
     }
 }
+
+#[tokio::test]
+async fn unsubscribing_patterns_ends_every_handler_of_just_these() {
+    let (bus, _) = bus();
+    let (tx, mut handled) = seen();
+    for (name, pattern) in [("one", "a"), ("two", "a"), ("wide", "*"), ("other", "b")] {
+        let tx = tx.clone();
+        let handler = move |event: Event| {
+            let tx = tx.clone();
+            async move { tx.send((name, event.event_type().to_string())).await }
+        };
+        bus.subscribe(name, pattern).handle(handler).await.unwrap();
+    }
+    let ended = bus.unsubscribe("a", Duration::from_secs(1)).await.unwrap();
+    assert_eq!(ended, 2);
+    assert_eq!(bus.unsubscribe("a", Duration::ZERO).await.unwrap(), 0);
+    for event_type in ["a", "b"] {
+        bus.publish(event(event_type)).await.unwrap();
+    }
+    let mut seen = handled.take(3).await;
+    seen.sort_unstable();
+    let expected = [("other", "b"), ("wide", "a"), ("wide", "b")];
+    assert!(
+        seen.iter()
+            .map(|(name, kind)| (*name, kind.as_str()))
+            .eq(expected)
+    );
+    settle_down().await;
+    assert!(handled.is_empty());
+    // They were ended here, not forgotten: what came meanwhile waits for whoever joins.
+    let kept = bus.backend().admin().get(&"one".parse().unwrap()).await;
+    assert_eq!(kept.unwrap().counts.waiting, 1);
+}
