@@ -3,7 +3,7 @@
 //! [`connect`] opens a bus on a backend chosen by URL. Everything else is re-exported from the
 //! crates below: the words and the contract from [`core`], the runtime from [`bus`], publishing within
 //! an application's own transactions from [`postgres`]. Nothing is implemented here but configuration
-//! files and the list of backends.
+//! files, the list of backends and, with the feature `testing`, a bus for tests.
 
 use std::sync::Arc;
 
@@ -14,6 +14,8 @@ pub mod address;
 pub mod config;
 pub mod prelude;
 pub mod registry;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use fanfare_bus as bus;
 pub use fanfare_bus::Bus;
@@ -54,3 +56,23 @@ struct GettingStarted;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/postgres.md")]
 struct Postgres;
+
+/// The code of the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/retries-and-dead-letters.md")]
+struct RetriesAndDeadLetters;
+
+/// The code of the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/publishing-from-a-transaction.md")]
+struct PublishingFromATransaction;
+
+/// The code of the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/idempotent-handlers.md")]
+struct IdempotentHandlers;
+
+/// The code of the guide compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guide/testing.md")]
+struct Testing;
