@@ -1,7 +1,7 @@
 //! The rules of the house that no compiler checks: who may import whom, how a file opens and how
 //! long it may be, where metric names live, that documents point to what is there, that each promise
-//! has its cases, what licences others' crates have. Runs as a test too. Not a linter of style: that
-//! is rustfmt and clippy.
+//! has its cases and each row of a system its tests, what licences others' crates have. Runs as a
+//! test too. Not a linter of style: that is rustfmt and clippy.
 
 mod files;
 mod law;
@@ -12,7 +12,7 @@ mod promises;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{Result, root};
+use crate::{Result, root, systems};
 
 /// Files that have rules.
 const KINDS: [&str; 5] = [".rs", ".toml", ".md", ".sql", ".sh"];
@@ -22,10 +22,10 @@ const NOT_OURS: [&str; 3] = ["target", "fanfare-data", "node_modules"];
 
 /// A file of the project.
 #[derive(Debug)]
-struct Source {
+pub(crate) struct Source {
     /// Relative to the root, with forward slashes.
-    path: String,
-    text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 impl Source {
@@ -62,6 +62,7 @@ fn breaches() -> Result<Vec<String>> {
             .flat_map(|source| links::check(source, root())),
     );
     breaches.extend(promises::check(&sources));
+    breaches.extend(systems::check(&sources));
     breaches.extend(licences::check(&sources)?);
     Ok(breaches)
 }

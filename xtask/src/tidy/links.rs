@@ -5,7 +5,15 @@ use std::path::Path;
 use super::Source;
 
 /// A word in backticks that starts like this is a path from the root.
-const PLACES: [&str; 6] = ["crates/", "backends/", "bench/", "docs/", "xtask/", ".ci/"];
+const PLACES: [&str; 7] = [
+    "crates/",
+    "backends/",
+    "examples/",
+    "bench/",
+    "docs/",
+    "xtask/",
+    ".ci/",
+];
 
 pub(super) fn check(source: &Source, root: &Path) -> Vec<String> {
     if !source.is("md") {
