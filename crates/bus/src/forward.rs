@@ -75,11 +75,13 @@ impl Bus {
             from: self.clone(),
             target: Arc::clone(&target.0.sender),
             filter: None,
+            heard: None,
         }
     }
 }
 
 type Filter = Box<dyn Fn(&Event) -> bool + Send + Sync>;
+type Heard = Box<dyn Fn(&Event, Published) + Send + Sync>;
 
 /// Collects the options of a forwarding; awaiting it starts it.
 pub struct ForwardBuilder {
@@ -87,6 +89,7 @@ pub struct ForwardBuilder {
     from: Bus,
     target: Arc<Sender>,
     filter: Option<Filter>,
+    heard: Option<Heard>,
 }
 
 impl ForwardBuilder {
@@ -126,6 +129,14 @@ impl ForwardBuilder {
         self
     }
 
+    /// Tells `heard` of each event that arrived, and where it stands there: for a log of one's own. An
+    /// event that arrives again is told again, as a duplicate.
+    #[must_use]
+    pub fn on_arrival(mut self, heard: impl Fn(&Event, Published) + Send + Sync + 'static) -> Self {
+        self.heard = Some(Box::new(heard));
+        self
+    }
+
     async fn start_forwarding(self) -> Result<Subscription> {
         if Arc::ptr_eq(self.from.backend(), self.target.backend()) {
             return Err(Error::invalid("/target", "a bus cannot forward to itself"));
@@ -135,6 +146,7 @@ impl ForwardBuilder {
             counters: self.from.telemetry().forwarding(&name),
             target: self.target,
             filter: self.filter,
+            heard: self.heard,
             reachable: watch::Sender::new(true),
         };
         self.subscribe
@@ -180,6 +192,7 @@ impl Call for Forwarder {
 struct Outlet {
     target: Arc<Sender>,
     filter: Option<Filter>,
+    heard: Option<Heard>,
     counters: Arc<Forwarding>,
     /// Whether the last publish arrived.
     reachable: watch::Sender<bool>,
@@ -241,6 +254,9 @@ impl Outlet {
         self.counters.forwarded.add(1);
         if published.duplicate {
             self.counters.duplicates.add(1);
+        }
+        if let Some(heard) = &self.heard {
+            heard(request.event(), published);
         }
         let returned = self
             .reachable

@@ -67,8 +67,9 @@ impl Bus {
         (good, refused)
     }
 
-    /// Completes and checks an event.
-    pub(crate) fn prepare(&self, event: impl IntoEvent) -> Result<Event> {
+    /// The event as [`Bus::publish`] would publish it, completed and checked: for publishing it within
+    /// a transaction of the backend's database.
+    pub fn prepare(&self, event: impl IntoEvent) -> Result<Event> {
         self.0.lifecycle.admit()?;
         let event = event.into_event(&self.origin())?;
         self.0.sender.check(&event)?;

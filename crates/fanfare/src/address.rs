@@ -113,6 +113,24 @@ impl Address {
         self
     }
 
+    /// The same address with this password, whatever characters it has, and the name that was there;
+    /// an empty one changes nothing.
+    #[must_use]
+    pub fn with_password(mut self, password: &str) -> Self {
+        let Some((host, _)) = self.authority().filter(|_| !password.is_empty()) else {
+            return self;
+        };
+        let before = self
+            .rest
+            .get(2..host)
+            .unwrap_or_default()
+            .trim_end_matches('@');
+        let name = before.split(':').next().unwrap_or_default();
+        let credentials = format!("{name}:{}@", encode(password));
+        self.rest.replace_range(2..host, &credentials);
+        self
+    }
+
     /// Where in the rest host and port stand, without credentials.
     fn authority(&self) -> Option<(usize, usize)> {
         let start = self.rest.strip_prefix("//").map(|_| 2)?;
@@ -230,6 +248,15 @@ fn hide_credentials(text: &str) -> String {
     shown.escape_debug().to_string()
 }
 
+/// Percent-encodes everything that means something in a URL, and more.
+fn encode(text: &str) -> String {
+    let encoded = text.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    encoded.collect()
+}
+
 fn is_scheme(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text
@@ -312,6 +339,22 @@ mod tests {
         ] {
             assert_eq!(Address::parse(none).unwrap().host(), None, "{none}");
         }
+    }
+
+    #[test]
+    fn any_password_fits_into_an_address() {
+        for (url, with) in [
+            ("redis://host:1/0", "redis://:p%40s%2Fs%3A@host:1/0"),
+            ("redis://ada@host", "redis://ada:p%40s%2Fs%3A@host"),
+            ("redis://ada:old@host", "redis://ada:p%40s%2Fs%3A@host"),
+            ("memory:", "memory:"),
+        ] {
+            let address = Address::parse(url).unwrap().with_password("p@s/s:");
+            assert_eq!(format!("{}:{}", address.scheme, address.rest), with);
+            assert!(!address.to_string().contains("p%40"), "{address}");
+        }
+        let open = Address::parse("redis://host").unwrap().with_password("");
+        assert_eq!(open.path(), "//host");
     }
 
     #[test]

@@ -6,9 +6,12 @@
 //! files, the list of backends and, with the feature `testing`, a bus for tests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfare_core::Result;
 use fanfare_core::backend::Backend;
+use fanfare_core::clock::Clock;
+use fanfare_core::error::Status;
 
 pub mod address;
 pub mod config;
@@ -22,6 +25,9 @@ pub use fanfare_bus::Bus;
 pub use fanfare_core as core;
 pub use fanfare_macros::Event;
 pub use fanfare_postgres as postgres;
+
+/// The longest pause between two attempts to reach a server.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Opens a bus with the default options on the backend at `url`: `sqlite:DIR` or `memory:`, with
 /// `?stream=NAME`. For other options give [`backend`]'s answer to
@@ -40,6 +46,43 @@ pub async fn backend(url: &str) -> Result<Arc<dyn Backend>> {
 /// `sqlx` by `publish_in_sqlx`.
 pub async fn outbox(url: &str) -> Result<Arc<postgres::PostgresBackend>> {
     registry::open_postgres(address::Address::parse(url)?).await
+}
+
+/// Opens what is at a server that may not be up yet: as long as `open` fails with an error that may
+/// pass, it is called again, with pauses from 100 ms doubling to 30 s. The first such error is logged
+/// as a warning. Every other error is answered.
+///
+/// ```no_run
+/// # async fn example() -> fanfare::core::Result<()> {
+/// let bus = fanfare::when_reachable(|| fanfare::connect("redis://localhost/")).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub async fn when_reachable<T, F>(mut open: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let clock = Clock::system();
+    let mut pause = Duration::from_millis(100);
+    let mut waited = false;
+    loop {
+        match open().await {
+            Err(error) if error.status() != Status::Permanent => {
+                if !waited {
+                    tracing::warn!(%error, "waiting for a server that cannot be reached");
+                }
+                waited = true;
+                clock.sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            opened => {
+                if waited && opened.is_ok() {
+                    tracing::info!("the server can be reached now");
+                }
+                return opened;
+            }
+        }
+    }
 }
 
 /// The code of the README compiles.
@@ -76,3 +119,26 @@ struct IdempotentHandlers;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guide/testing.md")]
 struct Testing;
+
+#[cfg(test)]
+mod tests {
+    use fanfare_core::{Error, ErrorKind};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_may_pass_is_waited_for() {
+        let mut kinds = [
+            ErrorKind::Unavailable,
+            ErrorKind::Unknown,
+            ErrorKind::Unauthorized,
+        ]
+        .into_iter();
+        let opened = when_reachable(|| {
+            let kind = kinds.next().unwrap();
+            async move { Err::<(), _>(Error::new(kind, "no")) }
+        });
+        assert_eq!(opened.await.unwrap_err().kind(), ErrorKind::Unauthorized);
+        assert_eq!(kinds.next(), None);
+    }
+}
