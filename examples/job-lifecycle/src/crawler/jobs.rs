@@ -233,12 +233,11 @@ async fn change_source(
     transaction
         .execute(put, &[&source, &json, &at.to_string()])
         .await?;
-    match details {
-        Some(details) => follow(transaction, source, &details, toggled).await?,
-        None => {
-            let gone = "DELETE FROM jobs WHERE source_id = $1 AND auto_managed";
-            transaction.execute(gone, &[&source]).await?;
-        }
+    if let Some(details) = details {
+        follow(transaction, source, &details, toggled).await?;
+    } else {
+        let gone = "DELETE FROM jobs WHERE source_id = $1 AND auto_managed";
+        transaction.execute(gone, &[&source]).await?;
     }
     Ok(Applied::Now)
 }

@@ -11,7 +11,7 @@ use fanfare::core::subscription::SubscriptionName;
 use fanfare::registry;
 use job_lifecycle::crawler::GROUP;
 use job_lifecycle::settings::Events;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::stage::{LEASE, Stage, created, event, eventually, some_id};
 
@@ -172,7 +172,7 @@ async fn a07_events_of_a_source_come_in_order_and_one_that_is_older_is_ignored()
         .they_publish(&event("SOURCE_UPDATED", &ids[0], 5, old))
         .await;
     stage
-        .they_publish(&event("SOURCE_DELETED", &ids[1], 20, Value::Null))
+        .they_publish(&event("SOURCE_DELETED", &ids[1], 20, json!({})))
         .await;
     stage.they_publish(&created(&ids[1], 19)).await;
     stage.settled().await;

@@ -42,6 +42,7 @@ async fn a09_the_logging_handler_says_what_it_hears_and_takes_nothing_from_the_o
     let other = some_id();
     stage.they_publish(&created(&other, 0)).await;
     stage.job(&other, |_| true).await;
+    stage.settled().await;
     assert_eq!(stage.crawler.lines(&source).len(), events.len());
 }
 

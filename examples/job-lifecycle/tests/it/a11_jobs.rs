@@ -124,7 +124,7 @@ async fn a11_jobs_follow_their_sources_and_what_people_made_is_left_alone() {
     let resumed = stage.job(&id, |job| job["status"] == "active").await;
     assert_eq!(paused["id"], resumed["id"], "resumed, not made again");
     stage
-        .they_publish(&event("SOURCE_DELETED", &id, 7, Value::Null))
+        .they_publish(&event("SOURCE_DELETED", &id, 7, json!({})))
         .await;
     stage.no_job(&id).await;
     let left = stage
