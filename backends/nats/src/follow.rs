@@ -1,6 +1,6 @@
 //! Following the log: one consumer per process that the server pushes new messages to, and the news of
 //! other processes. Where one message is missing, or the line was gone, it begins again behind the
-//! last one that came.
+//! last one that came. While nobody waits it rests: who only publishes does not read everything again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,14 +34,17 @@ pub(crate) fn start(log: Arc<Log>, closed: watch::Receiver<bool>) -> JoinHandle<
 async fn run(log: Arc<Log>, mut closed: watch::Receiver<bool>) {
     let clock = log.wire.config.clock.clone();
     loop {
+        let turn = async {
+            rest(&log).await?;
+            follow(&log).await
+        };
         let ended = tokio::select! {
             _ = closed.wait_for(|closed| *closed) => return,
-            ended = follow(&log) => ended,
+            ended = turn => ended,
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "following the log begins again");
-            *log.trouble.lock() = Some(error.to_string());
-        }
+        let Err(error) = ended else { continue };
+        tracing::debug!(%error, "following the log begins again");
+        *log.trouble.lock() = Some(error.to_string());
         tokio::select! {
             _ = closed.wait_for(|closed| *closed) => return,
             () = clock.sleep(AGAIN) => {}
@@ -49,7 +52,23 @@ async fn run(log: Arc<Log>, mut closed: watch::Receiver<bool>) {
     }
 }
 
-/// Ends with what went wrong, or when the log is to be followed from another place.
+/// Until somebody waits. Where the log ends is looked at all the same: what was lost of it is told by that.
+async fn rest(log: &Log) -> Result<()> {
+    let clock = &log.wire.config.clock;
+    while !log.is_followed() {
+        log.rest(true);
+        *log.trouble.lock() = None;
+        tokio::select! {
+            () = log.wanted() => {}
+            () = clock.sleep(BEAT) => {}
+        }
+        log.begin_at(log.wire.extent().await?.last_seq);
+    }
+    log.rest(false);
+    Ok(())
+}
+
+/// Ends with what went wrong, when the log is to be followed from another place, or when nobody waits.
 async fn follow(log: &Log) -> Result<()> {
     let wire = &log.wire;
     if !wire.connected(wire.patience()).await {
@@ -89,11 +108,19 @@ async fn follow(log: &Log) -> Result<()> {
         base,
         number: 0,
     };
+    let clock = &wire.config.clock;
+    let mut look = std::pin::pin!(clock.sleep(BEAT));
     loop {
         tokio::select! {
             biased;
             _ = moved.changed() => return Ok(()),
             () = line.broken() => return Err(broken("the connection to nats broke")),
+            () = &mut look => {
+                if !log.is_followed() {
+                    return Ok(());
+                }
+                look.set(clock.sleep(BEAT));
+            }
             message = messages.next() => {
                 let Some(message) = message else {
                     return Err(broken("the nats client ended"));
@@ -107,7 +134,7 @@ async fn follow(log: &Log) -> Result<()> {
                     log.wake(name.as_ref().map(SubscriptionName::as_str));
                 }
             }
-            () = wire.config.clock.sleep(BEAT * MISSING) => {
+            () = clock.sleep(BEAT * MISSING) => {
                 return Err(broken("the nats server is silent"));
             }
         }

@@ -23,6 +23,8 @@ use crate::row::Row;
 
 /// The most events looked at for one page.
 const MAX_SCAN: usize = 20_000;
+/// No subscription has this name: it stands for whoever only waits for more events.
+const NOBODY: &str = "";
 
 /// One event's delivery to one subscription.
 struct Delivered {
@@ -222,6 +224,7 @@ impl History for NatsBackend {
     async fn wait_beyond(&self, position: Position, wait: Duration) -> Result<Position> {
         let clock = &self.wire.config.clock;
         let deadline = clock.now() + wait;
+        let _follows = self.log.woken(NOBODY);
         let mut appended = self.log.appended();
         let mut closed = self.closed.subscribe();
         loop {

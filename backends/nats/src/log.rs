@@ -1,9 +1,9 @@
-//! Reading the log: its newest messages are in memory, put there by the one consumer that follows it;
-//! older ones are read in pages. Also who is woken by what.
+//! Reading the log: its newest messages are in memory, put there by the one consumer that follows it
+//! while anybody here waits for them; older ones are read in pages. Also who is woken by what.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
@@ -64,6 +64,10 @@ pub(crate) struct Log {
     /// Changes when events came.
     appended: watch::Sender<u64>,
     waiting: Wakes,
+    /// Nobody follows the log.
+    resting: AtomicBool,
+    /// Somebody waits again.
+    wanted: Notify,
     /// Changes when the log is to be followed from another place.
     moved: watch::Sender<u64>,
     /// Why the log cannot be followed, while it cannot.
@@ -83,6 +87,8 @@ impl Log {
             head: AtomicU64::new(head),
             appended: watch::Sender::new(0),
             waiting: Wakes::default(),
+            resting: AtomicBool::new(true),
+            wanted: Notify::new(),
             moved: watch::Sender::new(0),
             trouble: Mutex::default(),
         })
@@ -105,6 +111,10 @@ impl Log {
             if head >= newest {
                 return Ok(head);
             }
+            if self.resting.load(Ordering::Acquire) {
+                self.begin_at(newest);
+                continue;
+            }
             if clock.now() >= until {
                 let message = "the log of this stream cannot be followed now";
                 return Err(Error::new(ErrorKind::Unavailable, message));
@@ -116,14 +126,32 @@ impl Log {
         }
     }
 
-    /// Changes when events came.
+    /// Changes when events came, as long as somebody holds what [`Log::woken`] gave.
     pub(crate) fn appended(&self) -> watch::Receiver<u64> {
         self.appended.subscribe()
     }
 
     /// Notified when a subscription may have something other than new events.
     pub(crate) fn woken(&self, name: &str) -> Arc<Notify> {
-        self.waiting.of(name)
+        let woken = self.waiting.of(name);
+        self.wanted.notify_one();
+        woken
+    }
+
+    /// Whether anybody waits for anything.
+    pub(crate) fn is_followed(&self) -> bool {
+        self.waiting.any()
+    }
+
+    /// Whether the log is not followed from now on. Events are not told any more, and the head stays
+    /// where it is until somebody asks for it.
+    pub(crate) fn rest(&self, resting: bool) {
+        self.resting.store(resting, Ordering::Release);
+    }
+
+    /// Somebody waits, or did since this was last asked.
+    pub(crate) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Wakes who waits for this subscription in this process, or all.
@@ -310,7 +338,7 @@ impl Log {
         }
     }
 
-    /// Nothing up to `position` is there any more, in this process either.
+    /// Nothing up to `position` is held in this process any more, and events behind it are next.
     pub(crate) fn begin_at(&self, position: u64) {
         let is_behind = self.head() < position;
         {
@@ -342,15 +370,13 @@ impl Log {
 
     /// Adds what came behind the head; only whoever follows the log does.
     pub(crate) fn append(&self, rows: Vec<Arc<Row>>) {
-        let Some(last) = rows.last().map(|row| row.position) else {
-            return;
-        };
         {
             let mut cache = self.cache.lock();
-            for row in rows {
+            // The head may have been moved meanwhile.
+            for row in rows.into_iter().filter(|row| row.position > self.head()) {
+                self.head.store(row.position, Ordering::Release);
                 cache.push(row, self.wire.config.cache_bytes);
             }
-            self.head.store(last, Ordering::Release);
         }
         self.appended.send_modify(|n| *n += 1);
     }
