@@ -300,7 +300,7 @@ impl Wire {
     }
 
     /// Whatever is silent for so long is no connection. All that wait notice at once; one is enough.
-    async fn give_up_line(&self) {
+    pub(crate) async fn give_up_line(&self) {
         let now = self.config.clock.now().as_millis();
         let last = self.given_up.swap(now, Ordering::Relaxed);
         if now - last > 1_000 {
