@@ -21,8 +21,6 @@ use crate::subscription::{Book, Stored, unknown};
 /// How often counts are read where events keep coming: then they are what was so some time ago.
 const READINGS: u32 = 5;
 
-const ORDERED: &str = "ordered subscriptions are not possible on RabbitMQ yet";
-
 impl Stream {
     fn book(&self) -> String {
         self.part("book")
@@ -45,16 +43,29 @@ impl Stream {
     }
 
     /// Changes what the book says of one subscription.
-    pub(crate) async fn change(
+    pub(crate) async fn change<T>(
         &self,
         held: &Held,
         name: &SubscriptionName,
-        how: impl FnOnce(&mut Stored),
-    ) -> Result<()> {
+        how: impl FnOnce(&mut Stored) -> Result<T>,
+    ) -> Result<T> {
         let (mut book, tags): (Book, _) = held.read(&self.book()).await?;
         let stored = book.subscriptions.get_mut(name.as_str());
-        how(stored.ok_or_else(|| unknown(name))?);
-        self.write_book(held, book, tags).await
+        let changed = how(stored.ok_or_else(|| unknown(name))?)?;
+        self.write_book(held, book, tags).await?;
+        Ok(changed)
+    }
+
+    /// The same, under the lock.
+    pub(crate) async fn note<T>(
+        &self,
+        name: &SubscriptionName,
+        how: impl FnOnce(&mut Stored) -> Result<T>,
+    ) -> Result<T> {
+        let held = self.lock.take(&self.line).await?;
+        let changed = self.line.limited(self.change(&held, name, how)).await;
+        held.release().await;
+        changed
     }
 
     pub(crate) async fn write_book(
@@ -109,9 +120,7 @@ impl Stream {
             stored.change(spec);
             Put::Changed
         } else {
-            if spec.ordered {
-                return Err(Error::new(ErrorKind::Unsupported, ORDERED));
-            }
+            self.check_order(spec)?;
             // Before its queues: whoever removes the stream finds their names nowhere else.
             let stored = Stored::new(spec, self.now());
             book.subscriptions.insert(name.to_owned(), stored);
@@ -154,6 +163,7 @@ impl Stream {
     /// What is on its way from the queues to the desk is in neither: so both are read with an echo in
     /// between, and again where something came meanwhile.
     async fn count_with(&self, hub: &Hub, stored: &Stored, counts: &mut Counts) -> Result<()> {
+        hub.catch_up().await?;
         for last in (0..READINGS).rev() {
             let before = hub.desk.lock().arrived;
             counts.dead = self.dead(&hub.name).await?;
@@ -317,9 +327,12 @@ impl Admin for AmqpBackend {
     }
 
     async fn set_paused(&self, name: &SubscriptionName, paused: bool) -> Result<()> {
-        locked!(self, |held| self
-            .stream
-            .change(&held, name, |stored| stored.paused = paused))?;
+        self.stream.line.check_open()?;
+        let pause = |stored: &mut Stored| {
+            stored.paused = paused;
+            Ok(())
+        };
+        self.stream.note(name, pause).await?;
         if let Some(hub) = self.stream.hub(name) {
             hub.desk.lock().paused = paused;
             hub.wake.notify_waiters();

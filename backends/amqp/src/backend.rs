@@ -52,10 +52,14 @@ pub(crate) struct Stream {
     pub(crate) name: String,
     pub(crate) lock: Lock,
     pub(crate) hubs: Mutex<HashMap<SubscriptionName, Arc<Hub>>>,
+    /// What the book calls this process.
+    pub(crate) process: String,
     /// Tells this process's places from those of others.
     origin: u32,
     placed: Mutex<(i64, u32)>,
     pub(crate) making: tokio::sync::Mutex<()>,
+    /// Held while the first member of a subscription comes, or the last goes.
+    joining: tokio::sync::Mutex<()>,
     /// Queues of delays that are known to be there.
     pub(crate) delays: Mutex<HashSet<String>>,
     members: AtomicU64,
@@ -83,10 +87,12 @@ impl Stream {
             out: Line::new(config.clone()),
             line: Line::new(config),
             name,
+            process: uuid::Uuid::now_v7().simple().to_string(),
             hubs: Mutex::default(),
             origin: u32::try_from(random >> 32).unwrap_or(0),
             placed: Mutex::default(),
             making: tokio::sync::Mutex::default(),
+            joining: tokio::sync::Mutex::default(),
             delays: Mutex::default(),
             members: AtomicU64::new(0),
         }
@@ -141,7 +147,7 @@ impl Backend for AmqpBackend {
                 time: false,
                 position: false,
             },
-            order: Order::SingleMember,
+            order: Order::OneProcess,
             park: false,
             history: HistoryKind::None,
             delay_precision_millis: 1_000,
@@ -150,7 +156,9 @@ impl Backend for AmqpBackend {
             pause: true,
             seek: false,
             audit: false,
-            foreign_input: true,
+            foreign_input: config.form.is_some()
+                || config.exchange.is_some()
+                || config.queue.is_some(),
             shared: true,
             limits: Limits {
                 data_bytes: config.max_data_bytes,
@@ -213,7 +221,9 @@ impl Stream {
     /// The hub of a subscription that exists, started if need be.
     async fn join(self: &Arc<Self>, name: &SubscriptionName) -> Result<Arc<Hub>> {
         self.line.check_open()?;
+        let _joining = self.joining.lock().await;
         if let Some(hub) = self.hub(name) {
+            hub.members.fetch_add(1, Ordering::Relaxed);
             return Ok(hub);
         }
         let stored = self.stored(name).await?;
@@ -223,9 +233,22 @@ impl Stream {
         desk.acknowledged = stored.acknowledged;
         desk.dropped = stored.dropped;
         let queue = self.queue_of(name);
-        let mut hubs = self.hubs.lock();
-        let new = || Hub::start(self.clone(), name.clone(), queue, desk);
-        Ok(hubs.entry(name.clone()).or_insert_with(new).clone())
+        let hub = Hub::start(self.clone(), name.clone(), queue, desk);
+        hub.members.fetch_add(1, Ordering::Relaxed);
+        self.hubs.lock().insert(name.clone(), hub.clone());
+        Ok(hub)
+    }
+
+    /// A member goes. After the last of them nothing is held here that others could have.
+    pub(crate) async fn leave(&self, hub: &Arc<Hub>) -> Result<()> {
+        let _joining = self.joining.lock().await;
+        if hub.members.fetch_sub(1, Ordering::Relaxed) > 1 || self.line.check_open().is_err() {
+            return Ok(());
+        }
+        hub.stop().await;
+        let kept = self.keep_counts(std::slice::from_ref(hub)).await;
+        self.forget(hub);
+        kept
     }
 
     /// The same for one that lives in this process only.

@@ -1,12 +1,13 @@
 //! One member: it asks the hub of its subscription.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
-use fanfare_core::error::Result;
+use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_cursor::MemberId;
 
 use crate::hub::Hub;
@@ -17,6 +18,7 @@ pub(crate) struct AmqpConsumer {
     member: MemberId,
     kind: MemberKind,
     ephemeral: bool,
+    closed: AtomicBool,
 }
 
 impl AmqpConsumer {
@@ -26,6 +28,7 @@ impl AmqpConsumer {
             member: MemberId(id),
             kind: member.kind,
             ephemeral,
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -57,6 +60,9 @@ impl Consumer for AmqpConsumer {
             let alone_waits = self.hub.alone_waits();
             if alone_waits && self.wants_alone() {
                 self.hub.fetch_alone().await;
+            }
+            if self.hub.ordered {
+                self.hub.note_next((self.member, self.kind)).await;
             }
             let (found, change, exhausted) = {
                 let mut desk = self.hub.desk.lock();
@@ -100,11 +106,23 @@ impl Consumer for AmqpConsumer {
     }
 
     async fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
         self.hub.desk.lock().release(self.member);
         self.hub.wake.notify_waiters();
         if self.ephemeral {
             self.hub.stream.end_ephemeral(&self.hub.name).await;
+            return Ok(());
         }
-        Ok(())
+        // In a task of its own: who closes may go away meanwhile.
+        let hub = self.hub.clone();
+        let leaving = tokio::spawn(async move {
+            if let Err(error) = hub.stream.leave(&hub).await {
+                tracing::debug!(subscription = %hub.name, %error, "counts not kept");
+            }
+        });
+        let lost = |e| Error::new(ErrorKind::Internal, "leaving broke off").because(e);
+        leaving.await.map_err(lost)
     }
 }

@@ -66,7 +66,10 @@ impl Stream {
                 hub.desk.lock().dropped += count;
                 continue;
             }
-            let note = |stored: &mut Stored| stored.dropped += count;
+            let note = |stored: &mut Stored| {
+                stored.dropped += count;
+                Ok(())
+            };
             self.change(held, &name, note).await?;
         }
         let done = tags.len() as u64;

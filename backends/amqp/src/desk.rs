@@ -15,6 +15,8 @@ use fanfare_cursor::{Cursor, Granted, MemberId, Plan, Standing};
 use crate::subscription;
 use crate::wire::Note;
 
+mod order;
+
 /// How many settled positions are remembered, to tell a repeated settlement from a made-up one.
 const REMEMBERED: usize = 100_000;
 /// The desk itself, where it moves something from one standing to another.
@@ -93,6 +95,7 @@ pub(crate) struct Desk {
     remembered: VecDeque<Position>,
     last: u64,
     line: u64,
+    order: order::Order,
 }
 
 impl Desk {
@@ -111,6 +114,7 @@ impl Desk {
             remembered: VecDeque::new(),
             last: 0,
             line: 0,
+            order: order::Order::default(),
         }
     }
 
@@ -123,6 +127,7 @@ impl Desk {
     pub(crate) fn new_line(&mut self) -> u64 {
         self.line += 1;
         self.resting.clear();
+        self.order.new_line();
         self.line
     }
 
@@ -151,6 +156,8 @@ impl Desk {
             held.line = item.line;
             held.tag = item.tag;
             held.alone = item.alone;
+        } else if self.is_ordered() {
+            self.come_in_order(item, again, now);
         } else if again {
             if item.alone {
                 item.note.attempts += 1;
@@ -158,19 +165,26 @@ impl Desk {
             }
             self.resting.push_back((now + self.spec.lease, item));
         } else {
-            if item.alone {
-                // The cursor's frontier passes over what was not claimed: claim and release that first.
-                self.claim_all(now);
-            }
-            self.last += 1;
-            let place = self.last;
-            self.remember(item.note.position, place);
-            if item.alone {
-                let key = item.event.key().map(Into::into);
-                self.cursor.suspect(place, place, [(place, key)]);
-            }
-            self.items.insert(place, item);
+            let alone = item.alone;
+            self.enter(item, alone, now);
         }
+    }
+
+    /// The next place in the order of arrival; `alone` if it is to run alone.
+    fn enter(&mut self, item: Item, alone: bool, now: Timestamp) -> u64 {
+        if alone {
+            // The cursor's frontier passes over what was not claimed: claim and release that first.
+            self.claim_all(now);
+        }
+        self.last += 1;
+        let place = self.last;
+        self.remember(item.note.position, place);
+        if alone {
+            let key = item.event.key().map(Into::into);
+            self.cursor.suspect(place, place, [(place, key)]);
+        }
+        self.items.insert(place, item);
+        place
     }
 
     /// Those whose rest is over.
@@ -207,6 +221,16 @@ impl Desk {
     }
 
     fn claim_all(&mut self, now: Timestamp) {
+        let granted = self.claim(now);
+        for (place, _) in granted.deliveries {
+            let _ = self
+                .cursor
+                .settle(place, granted.epoch, Settlement::Release, now);
+        }
+    }
+
+    /// Everything that nobody claimed yet.
+    fn claim(&mut self, now: Timestamp) -> Granted {
         let after = self.cursor.frontier();
         let plan = Plan {
             member: NOBODY,
@@ -220,14 +244,8 @@ impl Desk {
         let fresh: Vec<_> = fresh
             .map(|(place, item)| (*place, item.event.key()))
             .collect();
-        if let Some((scanned, _)) = fresh.last().copied() {
-            let granted = self.cursor.grant(&plan, fresh, scanned, now);
-            for (place, _) in granted.deliveries {
-                let _ = self
-                    .cursor
-                    .settle(place, granted.epoch, Settlement::Release, now);
-            }
-        }
+        let scanned = fresh.last().map_or(after, |(place, _)| *place);
+        self.cursor.grant(&plan, fresh, scanned, now)
     }
 
     /// Whether a member could run one alone, and none is at hand.
@@ -262,13 +280,19 @@ impl Desk {
             self.cursor.expire(now);
             return (Vec::new(), self.cursor.next_change());
         }
+        if self.stands_by(now) {
+            self.cursor.expire(now);
+            return (Vec::new(), self.rests_until());
+        }
         let mut plan = self.cursor.plan(member, kind, max, now);
         let line = self.line;
         let ours = |items: &BTreeMap<u64, Item>, place: &u64| {
             items.get(place).is_some_and(|item| item.line == line)
         };
         let granted = match plan.suspect {
-            Some(place) if ours(&self.items, &place) => self.cursor.grant_suspect(&plan, now),
+            Some(place) if ours(&self.items, &place) && self.is_noted(place) => {
+                self.cursor.grant_suspect(&plan, now)
+            }
             Some(_) => None,
             None => {
                 plan.due.retain(|place| ours(&self.items, place));
@@ -303,7 +327,7 @@ impl Desk {
 
     /// Who ran out of attempts since the last look.
     pub(crate) fn exhausted(&mut self) -> Vec<Exhausted> {
-        let mut found = Vec::new();
+        let mut found = self.order.take_spent();
         for dead in self.cursor.take_dead() {
             if let Some(mut item) = self.items.remove(&dead.position) {
                 let failed = item.note.first_failure.or(Some(dead.first_failure));
@@ -441,7 +465,7 @@ impl Desk {
 
     /// Held here, and leased to nobody.
     pub(crate) fn waiting(&self) -> u64 {
-        let held = (self.items.len() + self.resting.len()) as u64;
+        let held = (self.items.len() + self.resting.len() + self.order.coming()) as u64;
         held.saturating_sub(self.cursor.in_flight())
     }
 

@@ -2,6 +2,8 @@
 //! of our own says how many deliveries there were before it. Without that, events that got lost on a
 //! line which then went on would stay with a consumer that never saw them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
@@ -27,19 +29,42 @@ pub(crate) struct Ear {
     /// A queue of this connection's own.
     echo: String,
     numbers: Numbers,
-    /// Echoes so far, each counted when all that was sent before it was handed out by [`Ear::next`] and
-    /// is done with.
+    counter: Arc<Echoes>,
+}
+
+/// How many there were of a subscription, over all its lines.
+#[derive(Debug, Default)]
+pub(crate) struct Echoes {
+    sent: AtomicU64,
+    /// Counted when all that was sent before was handed out by [`Ear::next`] and is done with.
     heard: watch::Sender<u64>,
 }
 
+impl Echoes {
+    /// Ends when one is heard that is sent from now on; `ask` has it sent, where none is on its way.
+    pub(crate) async fn next(&self, ask: impl Fn()) {
+        let mut heard = self.heard.subscribe();
+        let next = self.sent.load(Ordering::SeqCst) + 1;
+        while *heard.borrow_and_update() < next {
+            ask();
+            // Its sender lives as long as we do.
+            let _ = heard.changed().await;
+        }
+    }
+}
+
 impl Ear {
-    /// `echo` is a name that no queue has; `heard` counts the echoes.
+    /// `echo` is a name that no queue has.
     pub(crate) async fn open(
         channel: &Channel,
         queue: &str,
         echo: String,
-        heard: watch::Sender<u64>,
+        counter: Arc<Echoes>,
     ) -> Result<Self> {
+        // One that was on its way over the line before is heard no more.
+        counter
+            .sent
+            .store(*counter.heard.borrow(), Ordering::SeqCst);
         let options = QueueDeclareOptions {
             exclusive: true,
             auto_delete: true,
@@ -59,7 +84,7 @@ impl Ear {
             echoes,
             echo,
             numbers: Numbers::default(),
-            heard,
+            counter,
         })
     }
 
@@ -95,7 +120,7 @@ impl Ear {
 
     fn count(&self, answered: bool) {
         if answered {
-            self.heard.send_modify(|echoes| *echoes += 1);
+            self.counter.heard.send_modify(|echoes| *echoes += 1);
         }
     }
 
@@ -109,6 +134,7 @@ impl Ear {
             };
         }
         self.numbers.called = Some(now);
+        self.counter.sent.fetch_add(1, Ordering::SeqCst);
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
         let queue = self.echo.as_str().into();
         let called = self

@@ -2,14 +2,15 @@
 //! are gone. Who gets what is the desk's, what becomes of it is in `settle`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use fanfare_core::clock::Clock;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::Timestamp;
-use futures::future::try_join_all;
+use futures::FutureExt;
+use futures::future::{pending, try_join_all};
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicQosOptions};
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use crate::backend::Stream;
 use crate::connect::backoff;
 use crate::desk::{Desk, Item, Leaving};
-use crate::ear::{CONSUMER, Ear};
+use crate::ear::{CONSUMER, Ear, Echoes};
 use crate::way::Way;
 use crate::wire::Note;
 use crate::{error, wire};
@@ -34,13 +35,17 @@ pub(crate) struct Hub {
     pub(crate) queue: String,
     /// The queue of what is to run alone; none where nothing outlives the process.
     pub(crate) alone: Option<String>,
+    /// Also between processes: the queue has one active consumer.
+    pub(crate) ordered: bool,
     pub(crate) alone_waits: AtomicBool,
     pub(crate) fetching: tokio::sync::Mutex<()>,
     pub(crate) desk: Mutex<Desk>,
     pub(crate) wake: Notify,
+    /// Members of this process.
+    pub(crate) members: AtomicUsize,
     /// Somebody waits for an echo.
     listen: Notify,
-    heard: watch::Sender<u64>,
+    echoes: Arc<Echoes>,
     channels: Mutex<Option<Arc<Channels>>>,
     stop: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
@@ -69,17 +74,20 @@ impl Hub {
         desk: Desk,
     ) -> Arc<Self> {
         let alone = (!desk.spec.ephemeral).then(|| stream.alone_of(&name));
+        let ordered = desk.is_ordered();
         let hub = Arc::new(Self {
             stream,
             name,
             queue,
             alone,
+            ordered,
             alone_waits: AtomicBool::new(false),
             fetching: tokio::sync::Mutex::default(),
             desk: Mutex::new(desk),
             wake: Notify::new(),
+            members: AtomicUsize::new(0),
             listen: Notify::new(),
-            heard: watch::Sender::new(0),
+            echoes: Arc::default(),
             channels: Mutex::default(),
             stop: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
@@ -135,15 +143,30 @@ impl Hub {
         let (pulse, returned) = (clock.sleep(PULSE), clock.sleep(RETURN));
         tokio::pin!(pulse, returned);
         let (mut forgot, mut stopping) = (false, false);
+        let mut taking_over = pending().boxed();
         loop {
             let next_rest = self.desk.lock().next_rest();
             tokio::select! {
-                message = ear.next() => match message? {
-                    Some(message) => self.take(&channels, message, false).await?,
-                    None => return Ok(()),
-                },
+                message = ear.next() => {
+                    let Some(message) = message? else {
+                        return Ok(());
+                    };
+                    let before = self.desk.lock().is_new_owner();
+                    self.take(&channels, message, false).await?;
+                    if !before && self.desk.lock().is_new_owner() {
+                        taking_over = self.take_over().boxed();
+                    }
+                }
+                taken_over = &mut taking_over => {
+                    taken_over?;
+                    taking_over = pending().boxed();
+                }
                 () = &mut given_up => return Ok(()),
                 () = told(stop), if !stopping => {
+                    if self.ordered {
+                        // Cancelled, it would be another's while we hold what comes before.
+                        return Ok(());
+                    }
                     stopping = true;
                     let options = BasicCancelOptions::default();
                     let ending = channels.main.channel.basic_cancel(CONSUMER.into(), options);
@@ -177,7 +200,7 @@ impl Hub {
         qos.await.map_err(error::of)?;
         let echo = uuid::Uuid::now_v7().simple();
         let echo = self.stream.part(&format!("echo.{echo}"));
-        let ear = Ear::open(channel, &self.queue, echo, self.heard.clone()).await?;
+        let ear = Ear::open(channel, &self.queue, echo, self.echoes.clone()).await?;
         Ok((Arc::new(channels), ear))
     }
 
@@ -221,16 +244,7 @@ impl Hub {
 
     /// Ends when all that the broker had sent before is at the desk.
     pub(crate) async fn catch_up(&self) -> Result<()> {
-        let mut heard = self.heard.subscribe();
-        // The first may have been on its way already.
-        let both = *heard.borrow_and_update() + 2;
-        let echoes = async {
-            while *heard.borrow_and_update() < both {
-                self.listen.notify_one();
-                // Its sender lives as long as we do.
-                let _ = heard.changed().await;
-            }
-        };
+        let echoes = self.echoes.next(|| self.listen.notify_one());
         let (clock, config) = (&self.stream.line.config.clock, &self.stream.line.config);
         tokio::select! {
             () = echoes => Ok(()),
@@ -294,6 +308,12 @@ impl Hub {
             return;
         };
         if self.desk.lock().gone {
+            return;
+        }
+        if self.ordered {
+            if let Err(error) = self.hand_over().await {
+                tracing::debug!(subscription = %self.name, %error, "left without a word");
+            }
             return;
         }
         let leaving = self.desk.lock().clear(self.stream.now());

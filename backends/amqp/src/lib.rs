@@ -27,6 +27,7 @@ mod desk;
 mod ear;
 mod error;
 mod hub;
+mod order;
 mod publish;
 mod register;
 mod remove;

@@ -16,7 +16,7 @@ use crate::wire::Note;
 use crate::{error, wire};
 
 /// Retries that come back sooner wait in memory, unacknowledged.
-const SHORT_RETRY: Duration = Duration::from_secs(1);
+pub(crate) const SHORT_RETRY: Duration = Duration::from_secs(1);
 
 type Begun = Result<(Ending, Settlement), Settled>;
 
@@ -100,6 +100,9 @@ impl Hub {
         }
         self.acknowledge(&channels, done).await?;
         all_written?;
+        if self.ordered {
+            self.write_down_settled(&told).await?;
+        }
         // Acknowledgements are not answered: what is asked behind them is.
         match self
             .stream
@@ -144,9 +147,10 @@ impl Hub {
         }
     }
 
-    /// Whether a retry goes back to the broker. What does not outlive its process stays with it.
+    /// Whether a retry goes back to the broker. What does not outlive its process stays with it, and
+    /// what would lose its place.
     fn leaves(&self, after: Duration) -> bool {
-        self.alone.is_some() && after > SHORT_RETRY
+        self.alone.is_some() && !self.ordered && after > SHORT_RETRY
     }
 
     pub(crate) async fn send(

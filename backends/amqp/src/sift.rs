@@ -2,6 +2,7 @@
 //! for queues of what is seldom looked at.
 
 use fanfare_core::error::Result;
+use futures::future::try_join_all;
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
@@ -34,6 +35,12 @@ impl Sift {
         let queue = self.queue.as_str().into();
         let got = self.channel.basic_get(queue, BasicGetOptions::default());
         Ok(got.await.map_err(error::of)?.map(|got| got.delivery))
+    }
+
+    /// So many of them at the same time; fewer where there are no more.
+    pub(crate) async fn some(&self, count: usize) -> Result<Vec<Delivery>> {
+        let all = try_join_all((0..count).map(|_| self.next())).await?;
+        Ok(all.into_iter().flatten().collect())
     }
 
     /// Lets these go for good. Before, all others are in hand.

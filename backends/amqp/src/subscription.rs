@@ -43,6 +43,49 @@ pub(crate) struct Stored {
     pub(crate) dropped: u64,
     /// In milliseconds, each with a queue of its own.
     pub(crate) delays: Vec<u64>,
+    /// Where it is ordered: the process that has it, and has not left in good order.
+    #[serde(default)]
+    pub(crate) owner: Option<String>,
+    /// Where it is ordered: what the messages of its queue cannot say themselves, by position.
+    #[serde(default)]
+    pub(crate) stories: BTreeMap<String, Story>,
+}
+
+/// What became of one delivery so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Story {
+    /// Attempts made; where it runs alone now, that one too.
+    pub(crate) attempts: u32,
+    first_failure_millis: Option<i64>,
+    due_millis: Option<i64>,
+}
+
+impl Story {
+    pub(crate) fn new(attempts: u32, first_failure: Option<Timestamp>) -> Self {
+        Self {
+            attempts,
+            first_failure_millis: first_failure.map(Timestamp::as_millis),
+            due_millis: None,
+        }
+    }
+
+    /// It waits for a retry, no shorter than until then.
+    pub(crate) fn until(self, due: Timestamp) -> Self {
+        Self {
+            due_millis: Some(due.as_millis() + 1),
+            ..self
+        }
+    }
+
+    pub(crate) fn first_failure(&self) -> Option<Timestamp> {
+        self.first_failure_millis.map(Timestamp::from_millis)
+    }
+
+    /// How much longer it waits.
+    pub(crate) fn wait(&self, now: Timestamp) -> Option<Duration> {
+        let due = self.due_millis.map(Timestamp::from_millis)?;
+        Some(due.since(now)).filter(|wait| !wait.is_zero())
+    }
 }
 
 impl Stored {
@@ -71,6 +114,8 @@ impl Stored {
             acknowledged: 0,
             dropped: 0,
             delays: Vec::new(),
+            owner: None,
+            stories: BTreeMap::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use fanfare_core::error::Result;
+use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::subscription::{Start, SubscriptionName, SubscriptionSpec};
 use futures::future::try_join_all;
@@ -25,6 +25,9 @@ const STEPS: [u64; 10] = [10, 13, 16, 20, 25, 32, 40, 50, 63, 80];
 /// How often a queue may give a message back before it throws it away, which newer servers do after 20
 /// times unless told otherwise. When to give up is for the retry policy to say.
 const RETURNS: i32 = i32::MAX;
+/// Why what others declared is in no order.
+const THEIRS: &str =
+    "a queue of somebody else's gives events to whoever consumes there: no order can be kept";
 /// How many messages are moved from queue to queue at a time.
 const MOVED_AT_ONCE: usize = 500;
 
@@ -51,6 +54,14 @@ impl Stream {
     fn their_queue(&self, name: &SubscriptionName) -> Option<&str> {
         let (of, queue) = self.line.config.queue.as_ref()?;
         (of == name).then_some(queue)
+    }
+
+    /// Whether it can be kept.
+    pub(crate) fn check_order(&self, spec: &SubscriptionSpec) -> Result<()> {
+        if spec.ordered && self.their_queue(&spec.name).is_some() {
+            return Err(Error::new(ErrorKind::Unsupported, THEIRS));
+        }
+        Ok(())
     }
 
     /// Where those of a subscription wait that are to run alone.
@@ -234,7 +245,9 @@ impl Stream {
             let found = self.depth(&held.channel, &queue).await?;
             return found.map(drop).ok_or_else(|| error::deleted(&queue));
         }
-        self.queue(&held.channel, &queue, &[]).await?;
+        let one = [("x-single-active-consumer", AMQPValue::Boolean(true))];
+        let arguments: &[_] = if spec.ordered { &one } else { &[] };
+        self.queue(&held.channel, &queue, arguments).await?;
         for key in keys(&spec.patterns) {
             self.bind(&held.channel, &queue, self.exchange_name(), &key)
                 .await?;
@@ -375,6 +388,7 @@ impl Stream {
             if !stored.delays.contains(&millis) {
                 stored.delays.push(millis);
             }
+            Ok(())
         };
         self.change(held, name, note).await?;
         self.queue(&held.channel, delay, &arguments).await

@@ -456,3 +456,8 @@ async fn a_broker_low_on_disk_is_told_from_one_that_is_not_there() {
 
     backend.close().await.unwrap();
 }
+
+mod native {
+    mod order;
+    mod restart;
+}

@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use fanfare_core::Result;
 use fanfare_core::backend::Published;
-use fanfare_core::capability::Order;
 use fanfare_core::delivery::Settlement;
 use fanfare_core::error::{Error, ErrorKind};
 use fanfare_core::event::Event;
@@ -52,8 +51,8 @@ impl Bus {
     /// ```
     ///
     /// It is a durable subscription under this name: members share it, and what is forwarded is
-    /// acknowledged here only after the target has made it durable. Where members can share the
-    /// keys it is ordered, so that the events of one key arrive in their order. A crash in between publishes an event again, with the same id: the
+    /// acknowledged here only after the target has made it durable. It is ordered:
+    /// the events of one key arrive in their order. A crash in between publishes an event again, with the same id: the
     /// target answers `duplicate` within its window, and that counts as done. So two buses may
     /// forward to each other: what comes back is known there and goes no further.
     pub fn forward(
@@ -62,14 +61,12 @@ impl Bus {
         patterns: impl IntoPatterns,
         target: &Self,
     ) -> ForwardBuilder {
-        let mut subscribe = self
+        let subscribe = self
             .subscribe(name, patterns)
             .start(Start::Earliest)
+            .ordered()
             .concurrency(CONCURRENCY)
             .retry(RetryPolicy::exponential(DEATHS));
-        if self.backend().capabilities().order == Order::Lanes {
-            subscribe = subscribe.ordered();
-        }
         ForwardBuilder {
             subscribe,
             from: self.clone(),

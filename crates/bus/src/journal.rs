@@ -25,7 +25,7 @@ use bytes::Bytes;
 use fanfare_core::Result;
 use fanfare_core::admin::{Admin, Put};
 use fanfare_core::backend::{Backend, Published};
-use fanfare_core::capability::{self, Capabilities, HistoryKind, Known, Order};
+use fanfare_core::capability::{self, Capabilities, HistoryKind, Known};
 use fanfare_core::consumer::{Consumer, Member};
 use fanfare_core::dead_letter::DeadLetters;
 use fanfare_core::error::{Error, ErrorKind};
@@ -113,7 +113,7 @@ impl Journal {
         };
         // Where each process hears everything by itself, journals do not take each other's events.
         if !has.at_most_once {
-            self.claim(start, has.order == Order::Lanes).await?;
+            self.claim(start).await?;
         }
         let forwarding = self.hears.forward(JOURNAL, "**", &self.keeps);
         forwarding.start(start).await?;
@@ -122,10 +122,10 @@ impl Journal {
 
     /// Makes the subscription, and has the stream know whose it is. Who made it may write over the
     /// name of a journal whose subscription somebody deleted.
-    async fn claim(&self, start: Start, ordered: bool) -> Result<()> {
+    async fn claim(&self, start: Start) -> Result<()> {
         let id = self.id().await?;
         let mut spec = SubscriptionSpec::new(self.name.clone(), Pattern::everything().into());
-        (spec.start, spec.ordered) = (start, ordered);
+        (spec.start, spec.ordered) = (start, true);
         let made = self.source.admin().put(&spec).await? == Put::Created;
         let state = self.source.state();
         let held = state.get(JOURNAL).await?;

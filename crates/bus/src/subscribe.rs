@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use fanfare_core::Result;
 use fanfare_core::admin::{SeekTo, Sought, SubscriptionInfo};
-use fanfare_core::capability::Order;
 use fanfare_core::error::{Error, ErrorKind};
 use fanfare_core::id::EventId;
 use fanfare_core::pattern::{Pattern, PatternSet};
@@ -266,10 +265,6 @@ impl SubscribeBuilder {
             routes.wrap(layer);
         }
         let backend = self.bus.backend();
-        if self.spec.ordered && backend.capabilities().order == Order::SingleMember {
-            let text = "ordered subscriptions are not possible on this backend yet";
-            return Err(Error::new(ErrorKind::Unsupported, text).during("subscribe"));
-        }
         backend.admin().put(&self.spec).await?;
         let core = Core::start(&self.bus, self.spec, self.options, routes, self.states).await?;
         self.bus.0.subscriptions.lock().push(Arc::clone(&core));

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::panic::Location;
 
-use fanfare_core::capability::{Capabilities, Dedup, HistoryKind, Order};
+use fanfare_core::capability::{Capabilities, Dedup, HistoryKind};
 use fanfare_core::error::{Error, ErrorKind};
 use futures::future::BoxFuture;
 
@@ -73,8 +73,6 @@ pub enum Need {
     StartTime,
     /// Subscriptions may start at a position.
     StartPosition,
-    /// Ordered subscriptions whose members share the keys.
-    Lanes,
     /// A key can wait behind its dead letter.
     Park,
     /// Every filter of the history.
@@ -100,7 +98,6 @@ impl Need {
             Self::Earliest => "where a start may be the earliest",
             Self::StartTime => "where a start may be a time",
             Self::StartPosition => "where a start may be a position",
-            Self::Lanes => "where members share the keys",
             Self::Park => "where keys can park",
             Self::History => "where the history is full",
             Self::Pause => "where pause is offered",
@@ -118,8 +115,7 @@ impl Need {
             Self::Earliest => (has.start.earliest, "start.earliest = false"),
             Self::StartTime => (has.start.time, "start.time = false"),
             Self::StartPosition => (has.start.position, "start.position = false"),
-            Self::Lanes => (has.order == Order::Lanes, "order = single_member"),
-            Self::Park => (has.park && has.order == Order::Lanes, "park = false"),
+            Self::Park => (has.park, "park = false"),
             Self::History => (has.history == HistoryKind::Full, "history is not full"),
             Self::Pause => (has.pause, "pause = false"),
             Self::Seek => (has.seek, "seek = false"),

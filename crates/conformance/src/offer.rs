@@ -82,7 +82,7 @@ const ROWS: &[Row] = &[
     }),
     ("order per key", |has| match has.order {
         Order::Lanes => "members share the keys".into(),
-        Order::SingleMember => "one member is active".into(),
+        Order::OneProcess => "one process is active, its members share the keys".into(),
     }),
     ("a key waits behind its dead letter", |has| yes(has.park)),
     ("past events", |has| match has.history {
@@ -134,10 +134,6 @@ const INSTEAD: &[(&str, &str)] = &[
     (
         "dedup = none",
         "ids come back unchanged: make handlers idempotent by them",
-    ),
-    (
-        "order = single_member",
-        "one handler at a time, in a subscription of its own",
     ),
     ("park = false", "the key goes on after its dead letter"),
     ("seek = false", A_JOURNAL),

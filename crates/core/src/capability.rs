@@ -43,8 +43,9 @@ pub enum Fencing {
 pub enum Order {
     /// Members share the keys: the backend never leases two events of one key at once.
     Lanes,
-    /// One member is active, the bus keeps lanes inside it.
-    SingleMember,
+    /// One process at a time has the subscription, and its members share the keys; those of others
+    /// stand by.
+    OneProcess,
 }
 
 /// Which past events can be listed.

@@ -39,9 +39,6 @@ const A_QUEUE: Lacks = &[
     ("retention::", NO_BOUND),
     ("external::external_leases_outlive", SETTLED_THERE),
     ("restart::duplicates", "dedup = none"),
-    ("restart::order", "order = single_member"),
-    ("fleet::the_order_of_keys", "order = single_member"),
-    ("foreign::it_is_in_no", "order = single_member"),
 ];
 const A_DATABASE: Lacks = &[("foreign::", NOBODY_ELSE)];
 

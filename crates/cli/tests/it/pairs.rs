@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fanfare::Bus;
 use fanfare::bus::Subscription;
-use fanfare::core::capability::{Dedup, Order};
+use fanfare::core::capability::Dedup;
 use fanfare::core::data::Data;
 use fanfare::core::event::Event;
 use fanfare::core::subscription::Start;
@@ -165,9 +165,7 @@ impl Pair {
         {
             let arrived = self.arrived.lock().unwrap();
             compare(name, published, &arrived);
-            if source.backend().capabilities().order == Order::Lanes {
-                assert_eq!(by_key(&arrived), by_key(published), "{name}: order");
-            }
+            assert_eq!(by_key(&arrived), by_key(published), "{name}: order");
         }
         self.target.shutdown(Duration::ZERO).await.unwrap();
     }

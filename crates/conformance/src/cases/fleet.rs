@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_core::backend::Backend;
-use fanfare_core::capability::Order;
 use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::delivery::{Delivery, Settlement};
 use fanfare_core::error::Result;
@@ -185,9 +184,6 @@ async fn what_a_lost_process_held_goes_to_another_when_its_lease_ends(stage: &St
 }
 
 async fn the_order_of_keys_holds_across_processes(stage: &Stage) -> Verdict {
-    if stage.backend.capabilities().order != Order::Lanes {
-        return Err(Failure::NotOffered("order = single_member".into()));
-    }
     let keys = ["a", "b", "c", "d", "e"];
     let here = stage.join(&ordered("all", "**")?).await?;
     let process = Process::start(stage).await?;

@@ -1,6 +1,5 @@
 //! Input that is no event, written past the backend by somebody else: kept, and in nobody's way.
 
-use fanfare_core::capability::Order;
 use fanfare_core::data::Data;
 use fanfare_core::dead_letter::{DeadBody, DeadLetter, DeadLetterFilter};
 
@@ -65,9 +64,6 @@ async fn what_is_no_event_becomes_a_dead_letter_with_its_bytes(stage: &Stage) ->
 }
 
 async fn it_is_in_no_subscriptions_way(stage: &Stage) -> Verdict {
-    if stage.backend.capabilities().order != Order::Lanes {
-        return Err(Failure::NotOffered("order = single_member".into()));
-    }
     let one = stage.join_new("one", "**").await?;
     let other = stage.join(&ordered("other", "**")?).await?;
     stage.garbage().await?;

@@ -28,7 +28,7 @@ cases! { "handle";
     a_heartbeat_keeps_a_long_delivery: 8 + live;
     a_handler_that_outlasts_three_leases_runs_once: 8 + live;
     a_handler_holds_no_more_than_its_prefetch: 13 + live;
-    handlers_keep_the_order_of_keys: 11, Lanes + live;
+    handlers_keep_the_order_of_keys: 11 + live;
     an_event_without_a_route_ends_as_the_subscription_says: 14 + live;
     a_redrive_through_the_bus_keeps_to_limit_rate_and_dry_run: 15 + live;
     a_broadcast_hears_what_happens_from_now_on: 24 + live;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_bus::Bus;
-use fanfare_core::capability::Order;
 use fanfare_core::clock::Clock;
 use fanfare_core::event::Event;
 use fanfare_core::history::EventQuery;
@@ -155,9 +154,6 @@ fn require_order(came: &[Event], committed: &[(String, Vec<u64>)]) -> Verdict {
 }
 
 async fn the_order_of_a_key_is_that_of_its_commits(stage: &Stage) -> Verdict {
-    if stage.backend.capabilities().order != Order::Lanes {
-        return Err(Failure::NotOffered("order = single_member".into()));
-    }
     let seat = stage.join(&ordered("all", "**")?).await?;
     let committed = stage.write_together().await?;
     let total: usize = committed.iter().map(|(_, numbers)| numbers.len()).sum();
@@ -172,9 +168,6 @@ async fn the_order_of_a_key_is_that_of_its_commits(stage: &Stage) -> Verdict {
 }
 
 async fn a_forwarding_carries_what_was_committed(stage: &Stage) -> Verdict {
-    if stage.backend.capabilities().order != Order::Lanes {
-        return Err(Failure::NotOffered("order = single_member".into()));
-    }
     let from = stage.bus()?;
     let stream = format!("{}_forwarded", stage.stream);
     let target = stage.target.open(&stream).await?;

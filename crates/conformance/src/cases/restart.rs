@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_core::capability::{Dedup, Order};
+use fanfare_core::capability::Dedup;
 use fanfare_core::dead_letter::{DeadLetterFilter, Selection};
 use fanfare_core::delivery::{Settled, Settlement};
 use fanfare_core::pattern::PatternSet;
@@ -205,9 +205,6 @@ async fn positions_go_on_after_a_restart(stage: &mut Stage) -> Verdict {
 }
 
 async fn order_holds_across_a_restart(stage: &mut Stage) -> Verdict {
-    if stage.backend.capabilities().order != Order::Lanes {
-        return Err(Failure::NotOffered("order = single_member".into()));
-    }
     let spec = crate::stage::ordered("all", "**")?;
     stage.join(&spec).await?;
     stage
