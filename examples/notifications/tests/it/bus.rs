@@ -7,7 +7,7 @@ use notifications::events::{ChatCreated, StatusChanged, of_chat};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::stage::{LIMIT, PUBSUB, Stage, until};
+use crate::stage::{LIMIT, PUBSUB, Stage, until, within};
 
 fn created() -> ChatCreated {
     ChatCreated {
@@ -22,11 +22,6 @@ fn done() -> StatusChanged {
     }
 }
 
-async fn within<T>(work: impl Future<Output = T>) -> T {
-    let limited = tokio::time::timeout(LIMIT, work);
-    limited.await.expect("in time")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn b01_types_are_published_subscribed_unsubscribed_and_shut_down() {
     let stage = Stage::new().await;
@@ -34,23 +29,18 @@ async fn b01_types_are_published_subscribed_unsubscribed_and_shut_down() {
     let here = fanfare::connect(config.events.reveal()).await.unwrap();
     let elsewhere = fanfare::connect(config.events.reveal()).await.unwrap();
     let (tell, mut handled) = mpsc::channel(100);
-    for (bus, name, kind) in [
-        (&here, "first", "ChatCreated"),
-        (&here, "second", "ChatCreated"),
-        (&here, "status", "StatusChanged"),
-        (&elsewhere, "first", "ChatCreated"),
+    for (bus, place, name, kind) in [
+        (&here, "here", "first", "ChatCreated"),
+        (&here, "here", "second", "ChatCreated"),
+        (&here, "here", "status", "StatusChanged"),
+        (&elsewhere, "elsewhere", "first", "ChatCreated"),
     ] {
-        let place = if std::ptr::eq(bus, &here) {
-            "here"
-        } else {
-            "elsewhere"
-        };
         let tell = tell.clone();
-        let handler = move || {
+        let say_so = move || {
             let tell = tell.clone();
             async move { tell.send((place, name)).await }
         };
-        bus.subscribe(name, kind).handle(handler).await.unwrap();
+        bus.subscribe(name, kind).handle(say_so).await.unwrap();
     }
     let next = async |handled: &mut mpsc::Receiver<_>, n| {
         let mut some = Vec::new();

@@ -124,7 +124,7 @@ async fn b07_killed_services_and_a_killed_redis_lose_nothing_and_tell_nothing_tw
     let redriven = settle(&services[0], &posted).await;
     let messages: usize = posted.values().sum();
     println!("{kills} kills, {messages} messages, {redriven} dead letters redriven");
-    check(&stage, &posted).await;
+    check(&stage, &posted);
 }
 
 /// Waits until every message is counted and told; answers how many deliveries an operator had to
@@ -160,7 +160,7 @@ async fn settle(service: &Service, posted: &BTreeMap<&str, usize>) -> u64 {
 
 /// Each user has a line for each message of the others, and one for each of their chats; no line
 /// twice.
-async fn check(stage: &Stage, posted: &BTreeMap<&str, usize>) {
+fn check(stage: &Stage, posted: &BTreeMap<&str, usize>) {
     let store = Store::open(&stage.config(STREAMS).store).unwrap();
     for user in USERS {
         let others = posted.iter().filter(|(other, _)| **other != user);

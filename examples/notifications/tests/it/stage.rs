@@ -189,6 +189,12 @@ impl Drop for Service {
     }
 }
 
+/// Waits for something that comes by itself.
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
+    let limited = tokio::time::timeout(LIMIT, work);
+    limited.await.expect("in time")
+}
+
 /// Asks again until it is so.
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let clock = Clock::system();

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::stage::{PUBSUB, Stage};
+use crate::stage::{PUBSUB, Stage, within};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn b02_the_envelope_goes_out_on_the_channel_of_its_type_under_either_prefix() {
@@ -16,7 +16,7 @@ async fn b02_the_envelope_goes_out_on_the_channel_of_its_type_under_either_prefi
         theirs.psubscribe("events*").await.unwrap();
         let chat = format!("chat-{prefix}1");
         service.create(&chat).await;
-        let message = theirs.on_message().next().await.unwrap();
+        let message = within(theirs.on_message().next()).await.unwrap();
         assert_eq!(message.get_channel_name(), format!("{prefix}ChatCreated"));
         let mut said: Value =
             serde_json::from_str(&message.get_payload::<String>().unwrap()).unwrap();
@@ -49,7 +49,7 @@ async fn b02_what_a_handler_publishes_names_its_cause_and_the_user() {
     service.create("c-1").await;
     let text = json!({"text": "ready #status:done"});
     let cause = service.post("/chats/c-1/messages", "bob", text).await;
-    let message = theirs.on_message().next().await.unwrap();
+    let message = within(theirs.on_message().next()).await.unwrap();
     let said: Value = serde_json::from_str(&message.get_payload::<String>().unwrap()).unwrap();
     assert_eq!(said["metadata"]["causation_id"], cause);
     assert_eq!(said["metadata"]["correlation_id"], cause);
