@@ -29,8 +29,8 @@ usage: cargo xtask <task>
            everything that must hold before a change lands, or only the steps named: brokers,
            formatting, clippy, tidy, tests, chaos
   tidy     the rules of the house that no compiler checks
-  systems [FILE]
-           runs the tests of the example applications, or reads what a run printed into FILE, and
+  systems [FILE..]
+           runs the tests of the example applications, or reads what runs printed into files, and
            writes their results into docs/systems.md
   brokers  the foreign brokers' programs: installs what is missing where that is allowed
   chaos sqlite [--kills N] [--cuts N] [OPTION..]
@@ -48,8 +48,7 @@ fn main() -> ExitCode {
     let done = match args.as_slice() {
         ["test", steps @ ..] => return suite::run(steps),
         ["tidy"] => tidy::run(),
-        ["systems"] => systems::run(None),
-        ["systems", printed] => systems::run(Some(printed)),
+        ["systems", printed @ ..] => systems::run(printed),
         ["brokers"] => brokers::ensure().map(|note| println!("{note}")),
         ["chaos", options @ ..] => chaos::run(options),
         ["chaos-checker", record, seed] => chaos::check(record, seed),

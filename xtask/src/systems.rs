@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use crate::tidy::Source;
+use crate::tidy::{self, Source};
 use crate::{Result, command, root};
 
 /// The table.
@@ -24,22 +24,31 @@ struct System {
     package: &'static str,
 }
 
-const SYSTEMS: [System; 1] = [System {
-    letter: 'B',
-    rows: 8,
-    package: "notifications",
-}];
+const SYSTEMS: [System; 2] = [
+    System {
+        letter: 'A',
+        rows: 13,
+        package: "job-lifecycle",
+    },
+    System {
+        letter: 'B',
+        rows: 8,
+        package: "notifications",
+    },
+];
 
 /// Rows that no test shows yet; the table says why.
 const OPEN: [&str; 1] = ["B8"];
 
-/// Writes the table from a run of the tests, or from what an earlier run printed into a file.
-pub(crate) fn run(printed: Option<&str>) -> Result {
+/// Writes the table from a run of the tests, or from what earlier runs printed into files, of which
+/// the later ones count.
+pub(crate) fn run(printed: &[&str]) -> Result {
     let mut results = BTreeMap::new();
-    if let Some(file) = printed {
+    for file in printed {
         let printed = fs::read_to_string(file)?;
         results.extend(printed.lines().filter_map(result));
-    } else {
+    }
+    if printed.is_empty() {
         let packages = SYSTEMS.iter().flat_map(|system| ["-p", system.package]);
         let options = ["test", "--locked", "--no-fail-fast"].into_iter();
         let args: Vec<&str> = options.chain(packages).collect();
@@ -47,18 +56,22 @@ pub(crate) fn run(printed: Option<&str>) -> Result {
             results.extend(result(line));
         })?;
     }
-    if results.is_empty() {
-        return Err("no test ran".into());
-    }
+    let sources = tidy::sources()?;
+    let tests = tests_of(&sources);
     let mut commit = std::process::Command::new("git");
     commit.args(["log", "-1", "--format=%cs, on %h"]);
     let commit = command::output(commit)?;
     let file = root().join(TABLE);
     let table = fs::read_to_string(&file)?;
-    fs::write(&file, written(&table, &results, commit.trim()))?;
-    match results.values().filter(|result| **result != "ok").count() {
+    fs::write(&file, written(&table, &tests, &results, commit.trim()))?;
+    let passed = tests.iter().filter(|test| is_ok(&results, test)).count();
+    match tests.len() - passed {
         0 => Ok(()),
-        failed => Err(format!("{failed} tests did not pass").into()),
+        others => Err(format!(
+            "{others} of {} tests did not pass, or did not run",
+            tests.len()
+        )
+        .into()),
     }
 }
 
@@ -66,17 +79,25 @@ pub(crate) fn run(printed: Option<&str>) -> Result {
 pub(crate) fn check(sources: &[Source]) -> Vec<String> {
     let table = sources.iter().find(|source| source.path == TABLE);
     let table = table.map(|source| source.text.as_str()).unwrap_or_default();
-    let tests: Vec<&str> = sources
+    let rows = SYSTEMS.iter().flat_map(|system| {
+        let numbers = 1..=system.rows;
+        numbers.map(|number| format!("{}{number}", system.letter))
+    });
+    let expected = rows.filter(|id| !OPEN.contains(&id.as_str()));
+    compare(table, &tests_of(sources), expected)
+}
+
+/// The tests of the applications that are named after a row, in order.
+fn tests_of(sources: &[Source]) -> Vec<&str> {
+    let ours =
+        |source: &&Source| source.path.starts_with("examples/") && source.path.contains("/tests/");
+    let mut all: Vec<&str> = sources
         .iter()
-        .filter(|source| source.path.starts_with("examples/") && source.path.contains("/tests/"))
+        .filter(ours)
         .flat_map(|source| tests(&source.text))
         .collect();
-    let expected = SYSTEMS.iter().flat_map(|system| {
-        let rows = 1..=system.rows;
-        rows.map(|number| format!("{}{number}", system.letter))
-    });
-    let expected = expected.filter(|id| !OPEN.contains(&id.as_str()));
-    compare(table, &tests, expected)
+    all.sort_unstable();
+    all
 }
 
 fn compare(table: &str, tests: &[&str], expected: impl Iterator<Item = String>) -> Vec<String> {
@@ -89,15 +110,10 @@ fn compare(table: &str, tests: &[&str], expected: impl Iterator<Item = String>) 
             breaches.push(format!("{TABLE}: row {id} is missing"));
             continue;
         };
-        let mut there: Vec<&str> = tests.iter().copied().filter(|test| row.has(test)).collect();
-        there.sort_unstable();
+        let there = row.named(tests);
         if there.is_empty() {
             breaches.push(format!("{TABLE}: row {id} has no test"));
-        } else if there
-            .iter()
-            .map(|test| format!("`{test}`"))
-            .ne(row.tests.split("<br>").map(str::to_owned))
-        {
+        } else if there != row.tests {
             breaches.push(format!(
                 "{TABLE}: row {id} names other tests than there are: `cargo xtask systems`"
             ));
@@ -128,38 +144,52 @@ impl<'a> Row<'a> {
         let prefix = format!("{}{number:0>2}_", letter.to_ascii_lowercase());
         test.starts_with(&prefix)
     }
+
+    /// Its tests, as the table names them.
+    fn named(&self, tests: &[&str]) -> String {
+        let mine = tests.iter().filter(|test| self.has(test));
+        let names: Vec<_> = mine.map(|test| format!("`{test}`")).collect();
+        names.join("<br>")
+    }
 }
 
-/// The table with the tests and results of every row, and the time of the run.
-fn written(table: &str, results: &BTreeMap<String, String>, commit: &str) -> String {
+/// The table with the tests and results of every row, and the time of the run. A row without a test
+/// says what people wrote.
+fn written(table: &str, tests: &[&str], results: &Results, commit: &str) -> String {
     let line = |line: &str| {
         if line.starts_with(LAST_RUN) {
             return format!("{LAST_RUN}{commit}.\n");
         }
-        let Some(row) = Row::read(line) else {
+        let row = Row::read(line).filter(|row| tests.iter().any(|test| row.has(test)));
+        let Some(row) = row else {
             return format!("{line}\n");
         };
-        let tests: Vec<_> = results.iter().filter(|(test, _)| row.has(test)).collect();
-        if tests.is_empty() {
-            return format!("{line}\n");
-        }
-        let names: Vec<_> = tests.iter().map(|(test, _)| format!("`{test}`")).collect();
-        let passed = tests.iter().filter(|(_, result)| *result == "ok").count();
-        let result = match tests.len() - passed {
-            0 => "passed".to_owned(),
-            others => format!("**{others} of {} did not pass**", tests.len()),
+        let mine: Vec<_> = tests.iter().filter(|test| row.has(test)).collect();
+        let passed = mine.iter().filter(|test| is_ok(results, test)).count();
+        let result = if passed == mine.len() {
+            "passed".to_owned()
+        } else {
+            format!("**{passed} of {} passed**", mine.len())
         };
         let Row { id, says, .. } = row;
-        format!("| {id} | {says} | {} | {result} |\n", names.join("<br>"))
+        format!("| {id} | {says} | {} | {result} |\n", row.named(tests))
     };
     table.lines().map(line).collect()
+}
+
+/// What came out of each test.
+type Results = BTreeMap<String, String>;
+
+fn is_ok(results: &Results, test: &str) -> bool {
+    results.get(test).is_some_and(|result| result == "ok")
 }
 
 /// Test and result of a line such as `test wire::b02_it_holds ... ok`.
 fn result(line: &str) -> Option<(String, String)> {
     let (path, result) = line.strip_prefix("test ")?.split_once(" ... ")?;
     let name = path.rsplit("::").next()?;
-    is_named_after_a_row(name).then(|| (name.to_owned(), result.to_owned()))
+    let said = is_named_after_a_row(name) && ["ok", "FAILED"].contains(&result);
+    said.then(|| (name.to_owned(), result.to_owned()))
 }
 
 /// Functions whose names say a row.
@@ -182,7 +212,9 @@ mod tests {
     const TEXT: &str = "Last run: never.\n\n| row | it needs | test | result |\n| B1 | peace | - | - |\n\
                         | B12 | more | - | - |\n";
 
-    fn results() -> BTreeMap<String, String> {
+    const TESTS: [&str; 3] = ["b01_one", "b01_two", "b12_it"];
+
+    fn table() -> String {
         let lines = [
             "test a::b01_two ... ok",
             "test b01_one ... ok",
@@ -190,30 +222,36 @@ mod tests {
             "test another ... ok",
             "test result: ok. 3 passed",
         ];
-        lines.into_iter().filter_map(result).collect()
+        let results = lines.into_iter().filter_map(result).collect();
+        written(TEXT, &TESTS, &results, "2026-01-01, on abc")
     }
 
     #[test]
     fn the_table_gets_its_tests_and_results() {
-        let table = written(TEXT, &results(), "2026-01-01, on abc");
         assert_eq!(
-            table,
+            table(),
             "Last run: 2026-01-01, on abc.\n\n| row | it needs | test | result |\n\
              | B1 | peace | `b01_one`<br>`b01_two` | passed |\n\
-             | B12 | more | `b12_it` | **1 of 1 did not pass** |\n"
+             | B12 | more | `b12_it` | **0 of 1 passed** |\n"
         );
     }
 
     #[test]
     fn a_row_without_its_tests_is_found() {
-        let rows = || ["B1", "B12"].into_iter().map(str::to_owned);
-        let table = written(TEXT, &results(), "");
+        let breaches = |table: &str, there: &[&str]| {
+            let rows = ["B1", "B12"].into_iter().map(str::to_owned);
+            compare(table, there, rows).len()
+        };
+        assert_eq!(breaches(&table(), &TESTS), 0);
+        assert_eq!(breaches(&table(), &TESTS[1..]), 1);
+        assert_eq!(breaches(&table(), &TESTS[..2]), 1);
+        assert_eq!(breaches("", &TESTS), 2);
+    }
+
+    #[test]
+    fn tests_are_found_by_their_names() {
         let code = "fn b01_two() {}\nasync fn b01_one() {}\nfn b12_it() {}\nfn b01() {}";
         let there: Vec<&str> = tests(code).collect();
         assert_eq!(there, ["b01_two", "b01_one", "b12_it"]);
-        assert_eq!(compare(&table, &there, rows()).len(), 0);
-        assert_eq!(compare(&table, &there[1..], rows()).len(), 1);
-        assert_eq!(compare(&table, &there[..2], rows()).len(), 1);
-        assert_eq!(compare("", &there, rows()).len(), 2);
     }
 }

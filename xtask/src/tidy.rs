@@ -68,7 +68,7 @@ fn breaches() -> Result<Vec<String>> {
 }
 
 /// Everything under the root but build output, in a steady order.
-fn sources() -> Result<Vec<Source>> {
+pub(crate) fn sources() -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     let mut open = vec![PathBuf::new()];
     while let Some(dir) = open.pop() {

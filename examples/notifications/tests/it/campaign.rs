@@ -14,12 +14,14 @@ use parking_lot::Mutex;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::stage::{LIMIT, STREAMS, Service, Stage, until};
+use crate::stage::{LIMIT, STREAMS, Service, Stage};
 
 const KILLS: usize = 5;
 const USERS: [&str; 4] = ["ada", "bob", "eve", "kim"];
-/// How often a command is sent again, and how long between two commands.
-const PAUSE: Duration = Duration::from_millis(10);
+/// How long between two commands of a user, also where one is sent again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How often it is asked how far the handlers are.
+const LOOK: Duration = Duration::from_millis(300);
 
 /// Where the services listen now; the last one that was started stands where the killed one did.
 type Places = Arc<Mutex<Vec<String>>>;
@@ -127,35 +129,46 @@ async fn b07_killed_services_and_a_killed_redis_lose_nothing_and_tell_nothing_tw
     check(&stage, &posted);
 }
 
-/// Waits until every message is counted and told; answers how many deliveries an operator had to
-/// redrive.
+/// Waits until every message is counted and told, as long as there is progress; answers how many
+/// deliveries an operator had to redrive.
 async fn settle(service: &Service, posted: &BTreeMap<&str, usize>) -> u64 {
-    let mut redriven = 0;
+    let clock = Clock::system();
+    let (mut redriven, mut last, mut since) = (0, (0, 0), clock.now());
     let total: usize = posted.values().sum();
-    until("all is handled", async || {
-        let letters = service.get("/dead-letters").await;
-        if letters
-            .as_array()
-            .is_some_and(|letters| !letters.is_empty())
-        {
-            let http = reqwest::Client::builder().no_proxy().build().unwrap();
-            let redrive = http.post(format!("{}/dead-letters/redrive", service.url));
-            let answer: Value = redrive.send().await.unwrap().json().await.unwrap();
-            redriven += answer["done"].as_u64().unwrap_or(0);
-        }
-        let mut counted = 0;
-        let mut told = 0;
+    let expected = (total, (total + USERS.len()) * (USERS.len() - 1));
+    loop {
+        redriven += redrive(service).await;
+        let mut seen = (0, 0);
         for user in USERS {
             let chat = service.get(&format!("/chats/{user}")).await;
-            counted += chat["messages"].as_u64().unwrap_or(0);
-            let list = service.get(&format!("/users/{user}/notifications")).await;
-            told += list.as_array().unwrap().len();
+            seen.0 += usize::try_from(chat["messages"].as_u64().unwrap_or(0)).unwrap();
+            let told = service.get(&format!("/users/{user}/notifications")).await;
+            seen.1 += told.as_array().unwrap().len();
         }
-        let expected = (total + USERS.len()) * (USERS.len() - 1);
-        counted >= total as u64 && told >= expected
-    })
-    .await;
-    redriven
+        if seen.0 >= expected.0 && seen.1 >= expected.1 {
+            return redriven;
+        }
+        if seen != last {
+            (last, since) = (seen, clock.now());
+        }
+        let stuck = clock.now().since(since) > LIMIT;
+        assert!(
+            !stuck,
+            "messages counted and lines told: {seen:?} of {expected:?}"
+        );
+        clock.sleep(LOOK).await;
+    }
+}
+
+async fn redrive(service: &Service) -> u64 {
+    let letters = service.get("/dead-letters").await;
+    if letters.as_array().is_some_and(Vec::is_empty) {
+        return 0;
+    }
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let redrive = http.post(format!("{}/dead-letters/redrive", service.url));
+    let answer: Value = redrive.send().await.unwrap().json().await.unwrap();
+    answer["done"].as_u64().unwrap_or(0)
 }
 
 /// Each user has a line for each message of the others, and one for each of their chats; no line
