@@ -165,16 +165,32 @@ fn written(table: &str, tests: &[&str], results: &Results, commit: &str) -> Stri
             return format!("{line}\n");
         };
         let mine: Vec<_> = tests.iter().filter(|test| row.has(test)).collect();
-        let passed = mine.iter().filter(|test| is_ok(results, test)).count();
-        let result = if passed == mine.len() {
-            "passed".to_owned()
-        } else {
-            format!("**{passed} of {} passed**", mine.len())
-        };
+        let result = summed_up(mine.iter().map(|test| results.get(**test)));
         let Row { id, says, .. } = row;
         format!("| {id} | {says} | {} | {result} |\n", row.named(tests))
     };
     table.lines().map(line).collect()
+}
+
+/// `passed`, or how many did what.
+fn summed_up<'a>(results: impl Iterator<Item = Option<&'a String>>) -> String {
+    let (mut passed, mut failed, mut unseen) = (0, 0, 0);
+    for result in results {
+        match result.map(String::as_str) {
+            Some("ok") => passed += 1,
+            Some(_) => failed += 1,
+            None => unseen += 1,
+        }
+    }
+    if failed + unseen == 0 {
+        return "passed".to_owned();
+    }
+    let counts = [(passed, "passed"), (failed, "failed"), (unseen, "not seen")];
+    let counts = counts.iter().filter(|(count, _)| *count > 0);
+    let counts: Vec<_> = counts
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    counts.join(", ")
 }
 
 /// What came out of each test.
@@ -212,7 +228,7 @@ mod tests {
     const TEXT: &str = "Last run: never.\n\n| row | it needs | test | result |\n| B1 | peace | - | - |\n\
                         | B12 | more | - | - |\n";
 
-    const TESTS: [&str; 3] = ["b01_one", "b01_two", "b12_it"];
+    const TESTS: [&str; 4] = ["b01_one", "b01_two", "b12_it", "b12_that"];
 
     fn table() -> String {
         let lines = [
@@ -232,7 +248,7 @@ mod tests {
             table(),
             "Last run: 2026-01-01, on abc.\n\n| row | it needs | test | result |\n\
              | B1 | peace | `b01_one`<br>`b01_two` | passed |\n\
-             | B12 | more | `b12_it` | **0 of 1 passed** |\n"
+             | B12 | more | `b12_it`<br>`b12_that` | 1 failed, 1 not seen |\n"
         );
     }
 
