@@ -2,8 +2,9 @@
 //! source stand around them, in the wire form `job-lifecycle`.
 
 use fanfare::Event;
+use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The stream that both services know.
 pub const STREAM: &str = "source-events";
@@ -88,6 +89,7 @@ pub struct SourceUpdated {
     /// What they were.
     pub previous: Option<Members>,
     /// What they are.
+    #[serde(default, deserialize_with = "of_a_source")]
     pub current: Option<Members>,
 }
 
@@ -182,6 +184,16 @@ impl<'de> Deserialize<'de> for RateLimit {
         };
         Ok(number.filter(|n| *n > 0).map_or_else(Self::default, Self))
     }
+}
+
+/// Members that a source can have.
+fn of_a_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Members>, D::Error> {
+    let members = Option::<Members>::deserialize(deserializer)?;
+    let any = serde_json::from_value::<SourceDetails>(json!({"name": "", "url": ""}));
+    if let (Some(members), Ok(any)) = (&members, any) {
+        any.with(members).map_err(D::Error::custom)?;
+    }
+    Ok(members)
 }
 
 fn default_depth() -> u32 {

@@ -24,6 +24,10 @@ async fn a08_malformed_entries_are_quarantined_and_unknown_types_acknowledged() 
     stage
         .they_publish(&event("SOURCE_CREATED", &some_id(), 0, json!({"name": 7})))
         .await;
+    let deep = json!({"current": {"max_depth": "deep"}});
+    stage
+        .they_publish(&event("SOURCE_UPDATED", &some_id(), 0, deep))
+        .await;
     let unknown = event("SOURCE_ARCHIVED", &some_id(), 0, json!({}));
     stage.they_publish(&unknown).await;
     let good = some_id();
@@ -35,8 +39,8 @@ async fn a08_malformed_entries_are_quarantined_and_unknown_types_acknowledged() 
         warned.contains("WARN") && warned.contains("SOURCE_ARCHIVED"),
         "{warned}"
     );
-    let letters = dead_letters(&stage, 5).await;
-    assert_eq!(letters.len(), 5, "{letters:#?}");
+    let letters = dead_letters(&stage, 6).await;
+    assert_eq!(letters.len(), 6, "{letters:#?}");
     let bytes: Vec<_> = letters
         .iter()
         .filter_map(|letter| match &letter.body {
@@ -46,5 +50,5 @@ async fn a08_malformed_entries_are_quarantined_and_unknown_types_acknowledged() 
         .collect();
     assert!(bytes.iter().any(|bytes| bytes.contains(raw)), "{bytes:?}");
     let rejected = letters.iter().filter(|letter| letter.reason == "rejected");
-    assert_eq!(rejected.count(), 3);
+    assert_eq!(rejected.count(), 4);
 }

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use fanfare::core::timestamp::Timestamp;
 use job_lifecycle::events::{Priority, RateLimit, SourceDetails};
 use job_lifecycle::schedule::{after_failures, first_delay, interval};
 use serde_json::{Value, json};
 
-use super::stage::{Stage, created, event, some_id};
+use super::stage::{Stage, created, event, seconds_between, some_id};
 
 fn source(priority: Priority, rate_limit: u32, max_depth: u32) -> SourceDetails {
     SourceDetails {
@@ -65,11 +64,6 @@ fn a11_the_schedule_is_as_its_table_says() {
             }
         }
     }
-}
-
-fn seconds_between(job: &Value, from: &str, to: &str) -> f64 {
-    let at = |name: &str| job[name].as_str().unwrap().parse::<Timestamp>().unwrap();
-    at(to).since(at(from)).as_secs_f64()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::site::Site;
-use super::stage::{Stage, eventually};
+use super::stage::{Stage, eventually, seconds_between};
 
 fn ids(value: &Value) -> (&str, String) {
     let id = value["id"].as_str().unwrap();
@@ -40,72 +40,74 @@ async fn a12_jobs_are_crawled_no_faster_and_no_deeper_than_asked_and_recorded() 
         (&json!("succeeded"), &json!(7))
     );
 
-    // Paused it cannot be forced; resumed it can.
-    stage
-        .crawler
-        .post(&format!("{path}/pause"), &json!({}))
-        .await;
-    let force = format!("{path}/force-run");
-    assert_eq!(
-        stage
-            .crawler
-            .try_ask(Method::POST, &force, None)
-            .await
-            .unwrap()
-            .0,
-        409
-    );
-    stage
-        .crawler
-        .post(&format!("{path}/resume"), &json!({}))
-        .await;
-    stage.crawler.post(&force, &json!({})).await;
-    let count = async || {
-        let executions = stage.crawler.get(&format!("{path}/executions")).await;
-        (executions.as_array().unwrap().len() == 2).then_some(())
-    };
-    eventually(count).await;
-
-    // A site that is not there: the job has failed, and waits twice as long.
+    // A site that is not there: the run has failed, and the next is twice as far away.
     let lost = json!({"name": "lost", "url": "http://127.0.0.1:1/", "priority": "critical"});
     let lost = stage.crawler.post("/api/v1/jobs", &lost).await;
     let (_, path) = ids(&lost);
     let failed = async || Some(stage.crawler.get(&path).await).filter(|job| job["failures"] == 1);
-    eventually(failed).await;
+    let failed = eventually(failed).await;
+    let waits = seconds_between(&failed, "last_run_at", "next_run_at");
+    assert!((waits - 1_800.0).abs() < 60.0, "{failed}");
     let executions = stage.crawler.get(&format!("{path}/executions")).await;
     assert_eq!(executions[0]["status"], "failed");
     assert!(executions[0]["error"].is_string());
+}
 
-    let nobody = format!("/api/v1/jobs/{}", Uuid::new_v4());
-    assert_eq!(
-        stage
-            .crawler
-            .try_ask(Method::GET, &nobody, None)
-            .await
-            .unwrap()
-            .0,
-        404
-    );
-    let stats = stage.crawler.get("/api/v1/jobs/stats").await;
-    assert_eq!(
-        (&stats["jobs"], &stats["executions"]["failed"]),
-        (&json!({"active": 2}), &json!(1))
-    );
-    let Value::String(metrics) = stage.crawler.get("/metrics").await else {
-        panic!("no text")
+#[tokio::test]
+async fn a12_jobs_are_listed_paused_resumed_forced_and_counted() {
+    let site = Site::open().await;
+    let stage = Stage::running().await;
+    let crawler = &stage.crawler;
+    let new = json!({"name": "mine", "url": site.url, "max_depth": 0, "priority": "low"});
+    let (id, path) = {
+        let made = crawler.post("/api/v1/jobs", &new).await;
+        let (id, path) = ids(&made);
+        assert_eq!(crawler.get(&path).await, made);
+        assert_eq!(crawler.get("/api/v1/jobs").await, json!([made]));
+        (id.to_owned(), path)
     };
-    for sample in [
-        "crawler_jobs{status=\"active\"} 2",
-        "crawler_executions{status=\"failed\"} 1",
-        "crawler_repairs_total{kind=\"missing\"} 0",
-        "crawler-workers",
+    let (pause, force) = (format!("{path}/pause"), format!("{path}/force-run"));
+    assert_eq!(crawler.post(&pause, &json!({})).await["status"], "paused");
+    let (status, _) = crawler.try_ask(Method::POST, &force, None).await.unwrap();
+    assert_eq!(status, 409, "it is paused");
+    let resumed = crawler.post(&format!("{path}/resume"), &json!({})).await;
+    assert_eq!(resumed["status"], "active");
+    crawler.post(&force, &json!({})).await;
+    let ran = async || {
+        let stats = crawler.get("/api/v1/jobs/stats").await;
+        (stats["executions"]["succeeded"] == 1).then_some(stats)
+    };
+    let stats = eventually(ran).await;
+    let expected = json!({"jobs": {"active": 1}, "auto_managed": 0, "due": 0,
+        "executions": {"succeeded": 1}, "pages": 1, "processed_events": 0});
+    assert_eq!(stats, expected);
+
+    let nobody = path.replace(&id, &Uuid::new_v4().to_string());
+    let (status, _) = crawler.try_ask(Method::GET, &nobody, None).await.unwrap();
+    assert_eq!(status, 404);
+    for (service, samples) in [
+        (
+            &stage.sources,
+            &["fanfare_forwarded_total", "to-redis"] as &[_],
+        ),
+        (
+            crawler,
+            &[
+                "crawler_jobs{status=\"active\"} 1",
+                "crawler_executions{status=\"succeeded\"} 1",
+                "crawler_repairs_total{kind=\"missing\"} 0",
+                "crawler-workers",
+            ],
+        ),
     ] {
-        assert!(metrics.contains(sample), "{sample} in {metrics}");
+        // Redis is connected to in the background.
+        eventually(async || {
+            let metrics = service.get("/metrics").await.to_string().replace('\\', "");
+            let all = samples.iter().all(|sample| metrics.contains(sample));
+            all.then_some(())
+        })
+        .await;
     }
-    let Value::String(metrics) = stage.sources.get("/metrics").await else {
-        panic!("no text")
-    };
-    assert!(metrics.contains("fanfare_forwarded_total"), "{metrics}");
 }
 
 #[tokio::test]

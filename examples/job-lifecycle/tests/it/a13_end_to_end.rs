@@ -60,6 +60,8 @@ async fn a13_a_foreign_publisher_is_followed() {
     stage.settled().await;
 }
 
+type Entries = Vec<(String, BTreeMap<String, String>)>;
+
 #[tokio::test]
 async fn a13_a_foreign_consumer_reads_what_we_publish() {
     let mut stage = Stage::set().await;
@@ -89,7 +91,6 @@ async fn a13_a_foreign_consumer_reads_what_we_publish() {
         "source-events",
         ">",
     ];
-    type Entries = Vec<(String, BTreeMap<String, String>)>;
     let streams: Vec<(String, Entries)> =
         redis::from_redis_value(stage.command(&read).await).unwrap();
     let (_, entries) = &streams[0];

@@ -122,7 +122,8 @@ async fn agree(stage: &Stage) {
     );
     let dead = super::a07_group::dead_letters(stage, 0).await;
     assert!(dead.is_empty(), "{dead:#?}");
-    println!("{} sources and as many jobs as are enabled", sources.len());
+    let (events, sources) = (stage.stream().await.len(), sources.len());
+    println!("{events} entries in the stream, {sources} sources left, jobs as they ask for");
 }
 
 /// The whole day of so many sources, all at the same time.

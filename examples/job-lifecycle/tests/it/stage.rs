@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use fanfare::core::clock::Clock;
+use fanfare::core::timestamp::Timestamp;
 use fanfare_conformance::broker::{Broker, Durability, postgres, redis};
 use redis::aio::MultiplexedConnection;
 use reqwest::{Method, StatusCode};
@@ -379,6 +380,12 @@ pub(super) fn created(source: &str, second: u32) -> Value {
 /// Some source's id.
 pub(super) fn some_id() -> String {
     Uuid::new_v4().to_string()
+}
+
+/// Between two times of a job.
+pub(super) fn seconds_between(job: &Value, from: &str, to: &str) -> f64 {
+    let at = |name: &str| job[name].as_str().unwrap().parse::<Timestamp>().unwrap();
+    at(to).since(at(from)).as_secs_f64()
 }
 
 /// Looks until there is something.
