@@ -74,13 +74,13 @@ async fn a12_jobs_are_listed_paused_resumed_forced_and_counted() {
     assert_eq!(resumed["status"], "active");
     crawler.post(&force, &json!({})).await;
     let ran = async || {
-        let stats = crawler.get("/api/v1/jobs/stats").await;
-        (stats["executions"]["succeeded"] == 1).then_some(stats)
+        let counts = crawler.get("/api/v1/jobs/stats").await;
+        (counts["executions"]["succeeded"] == 1).then_some(counts)
     };
-    let stats = eventually(ran).await;
+    let counts = eventually(ran).await;
     let expected = json!({"jobs": {"active": 1}, "auto_managed": 0, "due": 0,
         "executions": {"succeeded": 1}, "pages": 1, "processed_events": 0});
-    assert_eq!(stats, expected);
+    assert_eq!(counts, expected);
 
     let nobody = path.replace(&id, &Uuid::new_v4().to_string());
     let (status, _) = crawler.try_ask(Method::GET, &nobody, None).await.unwrap();

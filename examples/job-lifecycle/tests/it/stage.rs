@@ -360,6 +360,7 @@ impl Stage {
 }
 
 /// What happened to a source, as existing publishers say it.
+#[expect(clippy::needless_pass_by_value, reason = "for json!")]
 pub(super) fn event(kind: &str, source: &str, second: u32, payload: Value) -> Value {
     json!({
         "event_id": Uuid::new_v4(),
