@@ -28,6 +28,8 @@ pub(crate) struct Line {
     making: tokio::sync::Mutex<()>,
     live: Mutex<Option<Arc<Live>>>,
     closed: watch::Sender<bool>,
+    /// Why there was no connection when it was last tried.
+    missing: Mutex<Option<Error>>,
     /// How often a connection was given up as silent.
     given_up: watch::Sender<u64>,
 }
@@ -45,6 +47,7 @@ impl Line {
             making: tokio::sync::Mutex::default(),
             live: Mutex::default(),
             closed: watch::Sender::new(false),
+            missing: Mutex::default(),
             given_up: watch::Sender::new(0),
         }
     }
@@ -81,12 +84,25 @@ impl Line {
         }
         let limit = self.config.connect_timeout;
         let live = tokio::select! {
-            live = self.connect() => Arc::new(live?),
-            () = self.config.clock.sleep(limit) => return Err(error::silent()),
+            live = self.connect() => live,
+            () = self.config.clock.sleep(limit) => Err(error::silent()),
             () = self.until_closed() => return Err(error::closed()),
         };
+        *self.missing.lock() = live.as_ref().err().map(Error::duplicate);
+        let live = Arc::new(live?);
         *self.live.lock() = Some(live.clone());
         Ok(live)
+    }
+
+    /// Why there was none when it was last tried, and still is none: an answer that waits for nothing.
+    pub(crate) fn missing(&self) -> Option<Error> {
+        let missing = self.missing.lock().as_ref().map(Error::duplicate);
+        missing.filter(|_| self.now().is_none())
+    }
+
+    /// Whether somebody tries just now.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.making.try_lock().is_err()
     }
 
     fn url(&self) -> String {

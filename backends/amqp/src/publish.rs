@@ -1,6 +1,7 @@
 //! Publishing: all at once on one channel, and every confirmation waited for.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use fanfare_core::backend::Published;
 use fanfare_core::error::{Error, ErrorKind, Result};
@@ -17,7 +18,10 @@ use crate::{error, wire};
 pub(crate) const MAX_BATCH: usize = 10_000;
 
 impl Stream {
-    pub(crate) async fn publish(&self, events: &[Event]) -> Result<Vec<Result<Published>>> {
+    pub(crate) async fn publish(
+        self: &Arc<Self>,
+        events: &[Event],
+    ) -> Result<Vec<Result<Published>>> {
         self.line.check_open()?;
         if events.len() > MAX_BATCH {
             let text = format!("at most {MAX_BATCH} events in one publish");
@@ -26,7 +30,15 @@ impl Stream {
         let out = &self.out;
         let clock = &out.config.clock;
         let until = clock.now() + out.config.publish_timeout;
-        // Who waits for a broker that is not there is the bus.
+        // Who waits for a broker that is not there is the bus, which cannot know what becomes of a publish
+        // that its deadline interrupts.
+        if let Some(error) = out.missing() {
+            if !out.is_connecting() {
+                let stream = self.clone();
+                tokio::spawn(async move { stream.out.get().await.map(drop) });
+            }
+            return Err(error);
+        }
         let live = tokio::select! {
             live = out.get() => live?,
             () = clock.sleep_until(until) => return Err(error::silent()),
