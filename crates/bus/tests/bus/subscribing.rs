@@ -410,11 +410,11 @@ async fn unsubscribing_patterns_ends_every_handler_of_just_these() {
     let (tx, mut handled) = seen();
     for (name, pattern) in [("one", "a"), ("two", "a"), ("wide", "*"), ("other", "b")] {
         let tx = tx.clone();
-        let handler = move |event: Event| {
+        let tell = move |event: Event| {
             let tx = tx.clone();
             async move { tx.send((name, event.event_type().to_string())).await }
         };
-        bus.subscribe(name, pattern).handle(handler).await.unwrap();
+        bus.subscribe(name, pattern).handle(tell).await.unwrap();
     }
     let ended = bus.unsubscribe("a", Duration::from_secs(1)).await.unwrap();
     assert_eq!(ended, 2);
