@@ -13,6 +13,9 @@ use fanfare_cursor::MemberId;
 use crate::hub::Hub;
 use crate::subscription::unknown;
 
+/// What is due and cannot be given out is looked at again no sooner.
+const LOOK: Duration = Duration::from_millis(20);
+
 pub(crate) struct AmqpConsumer {
     hub: Arc<Hub>,
     member: MemberId,
@@ -85,7 +88,9 @@ impl Consumer for AmqpConsumer {
             if clock.now() >= deadline {
                 return Ok(found);
             }
-            let until = change.map_or(deadline, |change| change.min(deadline));
+            // What is due already and is not given out, as without a line, stays so for a while.
+            let soonest = clock.now() + LOOK;
+            let until = change.map_or(deadline, |change| change.max(soonest).min(deadline));
             tokio::select! {
                 () = woken => {}
                 () = clock.sleep_until(until) => {}

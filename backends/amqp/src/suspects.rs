@@ -31,7 +31,8 @@ impl Hub {
         };
         let depth = self.stream.depth(&channels.alone.channel, queue).await?;
         let depth = depth.ok_or_else(|| error::deleted(queue))?;
-        if self.alone_waits() != (depth > 0) {
+        // Also for who could not fetch it before.
+        if depth > 0 || self.alone_waits() {
             self.expect_alone(depth > 0);
         }
         Ok(())
@@ -75,7 +76,8 @@ impl Hub {
         if matches!(fetched, Ok((_, None))) {
             return Ok(());
         }
-        self.expect_alone(true);
+        // Whoever waits would try again at once, and without a line do nothing else.
+        self.alone_waits.store(true, Ordering::Relaxed);
         match fetched? {
             (channels, Some(got)) => self.take(&channels, got.delivery, true).await,
             _ => Ok(()),
