@@ -240,7 +240,7 @@ async fn counts_are_exact_after_every_random_step(stage: &Stage) -> Verdict {
     let seat = stage.join_new("all", "**").await?;
     let mut walk = Walk::new(stage, seat);
     walk.seeks = false;
-    for _ in 0..400 {
+    for _ in 0..200 {
         walk.step().await?;
         let counts = stage.counts(&walk.seat.subscription).await?;
         require_eq!(counts, walk.expected(), "counts");
