@@ -314,6 +314,19 @@ impl Admin for AmqpBackend {
         })
     }
 
+    /// Asked for each pull and settlement of others: who takes part here knows it without the lock.
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
+        self.stream.line.check_open()?;
+        let here = self.stream.hub(name).and_then(|hub| {
+            let desk = hub.desk.lock();
+            (!desk.gone).then(|| desk.spec.clone())
+        });
+        match here {
+            Some(spec) => Ok(spec),
+            None => self.stream.stored(name).await?.spec(name),
+        }
+    }
+
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
         locked!(self, |held| async {
             let book = self.stream.read_book(&held).await?;

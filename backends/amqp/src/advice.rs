@@ -53,25 +53,40 @@ impl Line {
         all
     }
 
+    /// Refuses a RabbitMQ that is too old before anything is made there: it may take a queue for one of
+    /// another kind without a word. What does not tell is taken as it is.
+    pub(crate) async fn check_age(&self) -> Result<()> {
+        let greeting = self.greeting(self.place()?).await.unwrap_or_default();
+        let found = text(&greeting, "version").filter(|found| is_old(found));
+        let product = text(&greeting, "product");
+        match found.filter(|_| product.as_deref() == Some("RabbitMQ")) {
+            None => Ok(()),
+            Some(found) => {
+                let (major, minor) = OLDEST;
+                let text =
+                    format!("RabbitMQ {found} is too old: {major}.{minor} or later is needed");
+                Err(Error::new(ErrorKind::Unsupported, text))
+            }
+        }
+    }
+
     /// As the server says of itself when somebody connects; the client library keeps that for itself.
     async fn version(&self) -> Result<String> {
-        let asked = async {
-            tokio::select! {
-                greeting = greeting(&self.config.url) => greeting,
-                () = self.config.clock.sleep(self.config.connect_timeout) => Err(error::silent()),
-            }
-        };
-        let greeting = asked.await?;
+        let greeting = self.greeting(self.place()?).await?;
         let silent = || Error::new(ErrorKind::Unsupported, "the server does not tell");
         text(&greeting, "version").ok_or_else(silent)
+    }
+
+    async fn greeting(&self, place: AMQPUri) -> Result<Vec<u8>> {
+        tokio::select! {
+            greeting = greeting(place) => greeting,
+            () = self.config.clock.sleep(self.config.connect_timeout) => Err(error::silent()),
+        }
     }
 }
 
 /// All that a server says before anybody logs in.
-async fn greeting(url: &str) -> Result<Vec<u8>> {
-    let uri: AMQPUri = url
-        .parse()
-        .map_err(|_| Error::invalid("/backend", "no amqp: URL"))?;
+async fn greeting(uri: AMQPUri) -> Result<Vec<u8>> {
     if uri.scheme == AMQPScheme::AMQPS {
         let text = "the server tells it over plain connections only";
         return Err(Error::new(ErrorKind::Unsupported, text));
@@ -101,14 +116,17 @@ fn text(table: &[u8], name: &str) -> Option<String> {
 }
 
 fn version(found: &str) -> Advice {
-    let mut numbers = found.split('.').map_while(|number| number.parse().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     let text = format!("RabbitMQ {found}");
-    if version < OLDEST {
+    if is_old(found) {
         let text = format!("{text}: its queues may lose what waits for a retry");
         return Advice::bad("version", text, "RabbitMQ 3.10 or later");
     }
     Advice::good("version", text)
+}
+
+fn is_old(version: &str) -> bool {
+    let mut numbers = version.split('.').map_while(|number| number.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < OLDEST
 }
 
 #[cfg(test)]

@@ -69,7 +69,11 @@ impl AmqpBackend {
     /// Connects, and makes exchange and queues where they are not there.
     pub async fn open(config: AmqpConfig) -> Result<Arc<Self>> {
         let stream = Stream::new(config);
-        stream.declare().await.map_err(|e| e.during("open"))?;
+        let opening = async {
+            stream.line.check_age().await?;
+            stream.declare().await
+        };
+        opening.await.map_err(|e| e.during("open"))?;
         Ok(Arc::new(Self {
             stream: Arc::new(stream),
             values: Values::default(),

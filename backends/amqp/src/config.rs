@@ -1,6 +1,7 @@
 //! The options of the RabbitMQ backend.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use fanfare_core::clock::Clock;
@@ -10,8 +11,12 @@ use fanfare_core::subscription::SubscriptionName;
 /// Server, stream, bounds and clock.
 #[derive(Clone)]
 pub struct AmqpConfig {
-    /// `amqp://user:password@host:port/vhost`; the virtual host `/` is written `%2f`.
+    /// `amqp://user:password@host:port/vhost`, or `amqps:` for TLS in a build with the feature `tls`; the
+    /// virtual host `/` is written `%2f`.
     pub url: String,
+    /// With an `amqps:` URL: a PEM file of certificates that are believed, beside those that the
+    /// system trusts. Default none.
+    pub tls_ca: Option<PathBuf>,
     /// The name of the exchange; everything else is named after it.
     pub stream: String,
     /// A topic exchange of somebody else's to publish to and to bind to, as it is; what no queue wants
@@ -45,6 +50,7 @@ impl AmqpConfig {
     pub fn new(url: impl Into<String>, stream: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            tls_ca: None,
             stream: stream.into(),
             exchange: None,
             queue: None,

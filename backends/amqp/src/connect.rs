@@ -1,11 +1,14 @@
 //! The connection, made anew when it is needed and gone. Not what is said over it.
 
+mod tls;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::retry::RetryPolicy;
 use lapin::options::ConfirmSelectOptions;
+use lapin::uri::AMQPUri;
 use lapin::{Channel, Confirmation, Connection, ConnectionProperties};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -18,8 +21,6 @@ const ASK: Duration = Duration::from_secs(1);
 /// Before the second try to connect, and the most between two.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// How often each side shows that it lives, in seconds, unless the URL says otherwise.
-const HEARTBEAT: u8 = 10;
 
 /// One connection of this process, which is replaced when it breaks. What the client library calls
 /// recovery is off: it takes a line for whole that lost what was on its way.
@@ -105,24 +106,22 @@ impl Line {
         self.making.try_lock().is_err()
     }
 
-    fn url(&self) -> String {
-        let url = &self.config.url;
-        match url.split_once('?') {
-            Some((_, options)) if options.contains("heartbeat=") => url.clone(),
-            Some((place, options)) => format!("{place}?{options}&heartbeat={HEARTBEAT}"),
-            None => format!("{url}?heartbeat={HEARTBEAT}"),
-        }
-    }
-
     async fn connect(&self) -> Result<Live> {
         let properties = ConnectionProperties::default().with_connection_name("fanfare".into());
-        let connection = Connection::connect(&self.url(), properties).await;
-        let connection = connection.map_err(error::connecting)?;
+        let (place, tls) = tls::place(&self.config)?;
+        let runtime = lapin::runtime::default_runtime().map_err(error::of)?;
+        let connecting = Connection::connect_uri_with_config(place, properties, tls, runtime);
+        let connection = connecting.await.map_err(error::connecting)?;
         let publishing = confirming(&connection).await?;
         Ok(Live {
             connection,
             publishing,
         })
+    }
+
+    /// Where the server is.
+    pub(crate) fn place(&self) -> Result<AMQPUri> {
+        tls::place(&self.config).map(|(place, _)| place)
     }
 
     /// A channel of its own, for what may close it.
@@ -182,8 +181,13 @@ impl Line {
         tokio::select! {
             answer = asked => answer,
             () = self.config.clock.sleep(self.config.response_timeout) => {
+                let blocked = self.now().is_some_and(|live| live.blocked());
                 self.give_up();
-                Err(error::silent())
+                Err(if blocked {
+                    error::blocked(ErrorKind::Unavailable)
+                } else {
+                    error::silent()
+                })
             }
             () = self.until_closed() => Err(error::closed()),
         }

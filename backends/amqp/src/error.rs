@@ -6,6 +6,13 @@ use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 /// While a connection was made.
 pub(crate) fn connecting(error: lapin::Error) -> Error {
     use AMQPErrorKind::{Hard, Soft};
+    if let lapin::ErrorKind::IOError(io) = error.kind() {
+        return line(&io.to_string()).because(error);
+    }
+    if let lapin::ErrorKind::InvalidProtocolVersion(_) = error.kind() {
+        let text = "what listens there does not speak AMQP 0-9-1, as RabbitMQ does";
+        return Error::new(ErrorKind::Unsupported, text).because(error);
+    }
     let lapin::ErrorKind::ProtocolError(said) = error.kind() else {
         return of(error);
     };
@@ -22,6 +29,23 @@ pub(crate) fn connecting(error: lapin::Error) -> Error {
     };
     let text = format!("{what}: {}", said.get_message());
     Error::new(kind, text).because(error)
+}
+
+/// What became of a line before anything was said over it.
+fn line(said: &str) -> Error {
+    let (kind, text) = if said.contains("certificate") {
+        let text = format!("the server's certificate is not believed: {said}");
+        (ErrorKind::Unauthorized, text)
+    } else if said.contains("corrupt message") {
+        let text = "what listens there does not speak TLS".to_owned();
+        (ErrorKind::Unsupported, text)
+    } else {
+        (
+            ErrorKind::Unavailable,
+            format!("RabbitMQ is not there: {said}"),
+        )
+    };
+    Error::new(kind, text)
 }
 
 /// While something was asked for: nothing of it may have happened.

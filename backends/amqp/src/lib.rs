@@ -31,6 +31,7 @@ mod order;
 mod publish;
 mod register;
 mod remove;
+mod restore;
 mod settle;
 mod sift;
 mod state;

@@ -54,6 +54,7 @@ impl Stream {
                     error.is_some_and(|error| error.kind() == ErrorKind::Unknown)
                 };
                 if answers.iter().any(lost) {
+                    self.mend_exchange(answers.iter().filter_map(|one| one.as_ref().err())).await;
                     out.give_up();
                 }
                 Ok(answers)

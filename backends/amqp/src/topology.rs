@@ -123,7 +123,7 @@ impl Stream {
         Ok(depth.is_some())
     }
 
-    async fn declare_on(&self, channel: &Channel) -> Result<()> {
+    pub(crate) async fn declare_on(&self, channel: &Channel) -> Result<()> {
         for part in ["dead", "book"] {
             self.queue(channel, &self.part(part), &[]).await?;
         }
@@ -145,7 +145,7 @@ impl Stream {
     }
 
     /// Whether it is there; what it is else is for those to say who declared it.
-    async fn find_exchange(&self, channel: &Channel, name: &str) -> Result<()> {
+    pub(crate) async fn find_exchange(&self, channel: &Channel, name: &str) -> Result<()> {
         let options = ExchangeDeclareOptions {
             passive: true,
             ..ExchangeDeclareOptions::default()
@@ -237,7 +237,7 @@ impl Stream {
         Ok(())
     }
 
-    async fn create_queues(&self, held: &Held, spec: &SubscriptionSpec) -> Result<()> {
+    pub(crate) async fn create_queues(&self, held: &Held, spec: &SubscriptionSpec) -> Result<()> {
         let queue = self.queue_of(&spec.name);
         self.queue(&held.channel, &self.alone_of(&spec.name), &[])
             .await?;

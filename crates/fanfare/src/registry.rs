@@ -185,7 +185,7 @@ pub async fn remove(address: Address, prefix: &str) -> Result<()> {
 
 /// Whether [`remove`] finds every stream whose name begins so, or only the one that is named.
 pub fn lists(address: &Address) -> bool {
-    address.scheme() != "amqp"
+    !matches!(address.scheme(), "amqp" | "amqps")
 }
 
 /// Host and port of the server at `address`, where a connection through something else that forwards
@@ -200,6 +200,9 @@ pub fn server_of(address: &Address) -> Result<Option<(String, u16)>> {
             return Err(refused("the servers themselves say where to connect"));
         }
         "rediss" => return Err(refused("its certificate is good for its own name only")),
+        _ if address.scheme() == "amqps" => {
+            return Err(refused("its certificate is good for its own name only"));
+        }
         _ if matches!(
             address.get("sslmode"),
             Some("require" | "verify-ca" | "verify-full")
@@ -220,7 +223,8 @@ fn entry(address: &Address) -> Result<&'static Entry> {
     let scheme = match address.scheme() {
         // As other programs write it.
         "postgresql" => "postgres",
-        // TLS is the Redis backend's.
+        // TLS is the backend's.
+        "amqps" => "amqp",
         "rediss+cluster" => "redis+cluster",
         "rediss+sentinel" => "redis+sentinel",
         scheme => scheme,

@@ -1,5 +1,6 @@
 //! `amqp:` URLs: what their parameters mean. Which schemes there are is the list's.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use fanfare_amqp::{AmqpBackend, AmqpConfig};
@@ -25,12 +26,13 @@ pub(super) async fn remove(address: Address, stream: String) -> Result<()> {
 }
 
 /// `amqp://USER:PASSWORD@HOST:PORT/VHOST?stream=NAME&prefetch=N`; the virtual host `/` is written `%2f`.
-/// On what others declared `&exchange=NAME`, `&queue=SUBSCRIPTION:NAME`, in their form `&wire=PRESET`.
+/// With `amqps:`, `&ca=FILE`. On what others declared `&exchange=NAME`, `&queue=SUBSCRIPTION:NAME`, in their form `&wire=PRESET`.
 fn amqp_config(mut address: Address) -> Result<AmqpConfig> {
     let stream = address.take_stream()?;
     let url = format!("{}:{}", address.scheme(), address.path());
     let mut config = AmqpConfig::new(url, stream);
     config.max_data_bytes = MAX_DATA_BYTES;
+    config.tls_ca = address.take("ca").map(PathBuf::from);
     config.exchange = address.take("exchange");
     if let Some(queue) = address.take("queue") {
         let Some((subscription, queue)) = queue.split_once(':') else {
