@@ -7,6 +7,7 @@
     reason = "figures for people need no 53rd bit"
 )]
 
+mod amqp;
 mod compare;
 mod cursor;
 mod floor;
@@ -23,6 +24,7 @@ mod redis;
 mod report;
 mod sqlite;
 mod steady;
+mod trial;
 
 use std::path::PathBuf;
 
@@ -72,6 +74,8 @@ enum Suite {
     Postgres,
     /// The same on a private nats-server with JetStream.
     Nats,
+    /// The same on a private RabbitMQ, with quorum queues.
+    Amqp,
     /// A million events drained, and ten minutes at a steady rate, on a private PostgreSQL. Not part
     /// of everything.
     Steady,
@@ -134,6 +138,9 @@ async fn main() -> Outcome<()> {
     }
     if options.wants(Suite::Nats) {
         nats::run(&options, &mut report).await?;
+    }
+    if options.wants(Suite::Amqp) {
+        amqp::run(&options, &mut report).await?;
     }
     if options.suite == Suite::Steady {
         steady::run(&options, &mut report).await?;

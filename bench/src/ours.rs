@@ -93,6 +93,10 @@ pub(crate) async fn idle(url: &str, count: usize) -> Outcome<Sample> {
 
 /// A backlog: from the first delivery asked for until every settlement is durable.
 pub(crate) async fn consume(url: &str, count: usize) -> Outcome<Sample> {
+    // The subscription is there before its events: not every broker keeps those that nobody wanted.
+    let bus = fanfare::connect(url).await?;
+    subscribe(&bus, "bench", &Countdown::of(count)).await?;
+    bus.shutdown(GRACE).await?;
     let bus = fanfare::connect(url).await?;
     publish_on(&bus, FILLERS, count).await?;
     let done = Countdown::of(count);

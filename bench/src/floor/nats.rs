@@ -13,9 +13,11 @@ use fanfare::core::event::Event;
 use fanfare::core::event_type::EventType;
 use fanfare::core::id::EventId;
 use fanfare::core::record;
+use fanfare_conformance::broker::{Broker, Durability, nats};
 use futures::StreamExt as _;
 
 use crate::Outcome;
+use crate::trial::{Publish, Raw, Read};
 
 /// Messages in one pull.
 const READ: usize = 1_000;
@@ -33,6 +35,41 @@ pub(crate) enum Form {
     Bare,
 }
 
+impl Raw for Form {
+    type Publisher = Publisher;
+    type Reader = Reader;
+
+    async fn server(self) -> Outcome<Broker> {
+        Ok(Broker::start(nats(), Durability::Periodic).await?)
+    }
+
+    async fn publisher(self, url: &str) -> Outcome<Publisher> {
+        let context = connect(url).await?;
+        Ok(Publisher {
+            context,
+            form: self,
+        })
+    }
+
+    async fn reader(self, url: &str) -> Outcome<Reader> {
+        let context = connect(url).await?;
+        let stream = context.get_stream(STREAM).await?;
+        let config = pull::Config {
+            durable_name: Some("bench".into()),
+            ack_policy: AckPolicy::Explicit,
+            max_ack_pending: OPEN,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await?;
+        let messages = consumer.stream().max_messages_per_batch(READ);
+        Ok(Reader {
+            messages: messages.messages().await?,
+            event_type: EventType::parse("orders.order.placed")?,
+            last: None,
+        })
+    }
+}
+
 /// Publishes.
 #[derive(Clone)]
 pub(crate) struct Publisher {
@@ -40,14 +77,8 @@ pub(crate) struct Publisher {
     form: Form,
 }
 
-impl Publisher {
-    pub(crate) async fn open(url: &str, form: Form) -> Outcome<Self> {
-        let context = connect(url).await?;
-        Ok(Self { context, form })
-    }
-
-    /// Comes back when all are stored.
-    pub(crate) async fn publish(self, events: Vec<Event>) -> Outcome<()> {
+impl Publish for Publisher {
+    async fn publish(self, events: Vec<Event>) -> Outcome<()> {
         let mut stored = Vec::with_capacity(events.len());
         for event in &events {
             let payload = write(event);
@@ -76,37 +107,18 @@ pub(crate) struct Reader {
     last: Option<Message>,
 }
 
-impl Reader {
-    pub(crate) async fn open(url: &str) -> Outcome<Self> {
-        let context = connect(url).await?;
-        let stream = context.get_stream(STREAM).await?;
-        let config = pull::Config {
-            durable_name: Some("bench".into()),
-            ack_policy: AckPolicy::Explicit,
-            max_ack_pending: OPEN,
-            ..pull::Config::default()
-        };
-        let consumer = stream.create_consumer(config).await?;
-        let messages = consumer.stream().max_messages_per_batch(READ);
-        Ok(Self {
-            messages: messages.messages().await?,
-            event_type: EventType::parse("orders.order.placed")?,
-            last: None,
-        })
-    }
-
+impl Read for Reader {
     /// Takes one, looks at it, and acknowledges the one before.
-    pub(crate) async fn step(&mut self, handle: impl Fn(&Event)) -> Outcome<()> {
+    async fn step(&mut self, handle: impl Fn(&Event) + Send + Sync) -> Outcome<usize> {
         let message = self.messages.next().await.ok_or("the consumer ended")??;
         handle(&read(&message.payload, &self.event_type)?);
         if let Some(before) = self.last.replace(message) {
             before.ack().await?;
         }
-        Ok(())
+        Ok(1)
     }
 
-    /// Acknowledges the last one, and waits until the server has all.
-    pub(crate) async fn finish(self) -> Outcome<()> {
+    async fn finish(self) -> Outcome<()> {
         match self.last {
             Some(last) => Ok(last.double_ack().await?),
             None => Ok(()),

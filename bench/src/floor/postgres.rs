@@ -8,13 +8,13 @@ use fanfare::core::event::Event;
 use fanfare::core::event_type::EventType;
 use fanfare::core::id::EventId;
 use fanfare::core::record;
+use fanfare_conformance::broker::{Broker, Durability, postgres};
 use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, Client, NoTls, Statement};
 use uuid::Uuid;
 
 use crate::Outcome;
-use crate::load::nanos;
-use crate::measure::{Run, Sample, Watch};
+use crate::trial::{Publish, Raw, Read};
 
 const TABLES: &str = "
 CREATE SCHEMA raw;
@@ -44,6 +44,62 @@ INSERT INTO raw.log (source, type, id, attrs, data)
 SELECT 1, 1, id, attrs, data FROM given JOIN fresh USING (id)
 ";
 
+/// Tells who listens, in the commit of each event.
+const TELL: &str = "RETURNING pg_notify('raw', '')";
+
+/// How it is read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor {
+    /// Events of one read, after which the cursor is committed.
+    pub(crate) most: i64,
+    /// Reads when a publisher tells, in the commit of each event, that there is something.
+    pub(crate) told: bool,
+}
+
+impl Raw for Cursor {
+    type Publisher = Publisher;
+    type Reader = Reader;
+
+    async fn server(self) -> Outcome<Broker> {
+        Ok(Broker::start(postgres(), Durability::Always).await?)
+    }
+
+    /// Makes the tables.
+    async fn publisher(self, url: &str) -> Outcome<Publisher> {
+        let client = connect(url).await?;
+        client.batch_execute(TABLES).await?;
+        let tell = if self.told { TELL } else { "" };
+        let insert = client.prepare(&format!("{INSERT}{tell}")).await?;
+        Ok(Publisher {
+            client: Arc::new(client),
+            insert,
+        })
+    }
+
+    async fn reader(self, url: &str) -> Outcome<Reader> {
+        let client = connect(url).await?;
+        let select =
+            "SELECT pos, id, attrs, data FROM raw.log WHERE pos > $1 ORDER BY pos LIMIT $2";
+        let select = client.prepare(select).await?;
+        let commit = "UPDATE raw.cursor SET pos = $1 WHERE name = 'bench'";
+        let commit = client.prepare(commit).await?;
+        let told = if self.told {
+            Some(listen(url).await?)
+        } else {
+            None
+        };
+        Ok(Reader {
+            client,
+            select,
+            commit,
+            event_type: EventType::parse("orders.order.placed")?,
+            position: 0,
+            most: self.most,
+            told,
+        })
+    }
+}
+
 /// One connection, which pipelines what several callers send, and commits each statement.
 #[derive(Clone)]
 pub(crate) struct Publisher {
@@ -51,29 +107,8 @@ pub(crate) struct Publisher {
     insert: Statement,
 }
 
-impl Publisher {
-    /// Makes the tables.
-    pub(crate) async fn open(url: &str) -> Outcome<Self> {
-        Self::with(url, INSERT).await
-    }
-
-    /// One that tells who listens, in the commit of each event.
-    pub(crate) async fn notifying(url: &str) -> Outcome<Self> {
-        Self::with(url, &format!("{INSERT} RETURNING pg_notify('raw', '')")).await
-    }
-
-    async fn with(url: &str, insert: &str) -> Outcome<Self> {
-        let client = connect(url).await?;
-        client.batch_execute(TABLES).await?;
-        let insert = client.prepare(insert).await?;
-        Ok(Self {
-            client: Arc::new(client),
-            insert,
-        })
-    }
-
-    /// Comes back when all are committed.
-    pub(crate) async fn publish(self, events: Vec<Event>) -> Outcome<()> {
+impl Publish for Publisher {
+    async fn publish(self, events: Vec<Event>) -> Outcome<()> {
         let ids: Vec<Vec<u8>> = events.iter().map(identity).collect();
         let attributes = events.iter().map(record::encode_attributes);
         let attributes: Vec<Vec<u8>> = attributes.collect();
@@ -97,30 +132,19 @@ pub(crate) struct Reader {
     commit: Statement,
     event_type: EventType,
     position: i64,
+    most: i64,
+    told: Option<(Client, Arc<Notify>)>,
 }
 
-impl Reader {
-    pub(crate) async fn open(url: &str) -> Outcome<Self> {
-        let client = connect(url).await?;
-        let select =
-            "SELECT pos, id, attrs, data FROM raw.log WHERE pos > $1 ORDER BY pos LIMIT $2";
-        let select = client.prepare(select).await?;
-        let commit = "UPDATE raw.cursor SET pos = $1 WHERE name = 'bench'";
-        let commit = client.prepare(commit).await?;
-        Ok(Self {
-            client,
-            select,
-            commit,
-            event_type: EventType::parse("orders.order.placed")?,
-            position: 0,
-        })
-    }
-
-    /// Reads once, looks at each event, and commits the cursor; answers how many there were.
-    pub(crate) async fn step(&mut self, most: i64, handle: impl Fn(&Event)) -> Outcome<usize> {
+impl Read for Reader {
+    /// Commits the cursor as well.
+    async fn step(&mut self, handle: impl Fn(&Event) + Send + Sync) -> Outcome<usize> {
+        if let Some((_listening, told)) = &self.told {
+            told.notified().await;
+        }
         let rows = self
             .client
-            .query(&self.select, &[&self.position, &most])
+            .query(&self.select, &[&self.position, &self.most])
             .await?;
         for row in &rows {
             self.position = row.try_get(0)?;
@@ -141,24 +165,13 @@ impl Reader {
         Ok(rows.len())
     }
 
-    /// Reads all there is, `most` events at a time.
-    pub(crate) async fn drain(&mut self, most: i64, handle: impl Fn(&Event)) -> Outcome<Sample> {
-        let run = Run::begin();
-        let (mut taken, mut count) = (Vec::new(), 0);
-        loop {
-            let watch = Watch::start();
-            let read = self.step(most, &handle).await?;
-            if read == 0 {
-                return Ok(run.end(count, vec![taken]));
-            }
-            count += read;
-            taken.push(nanos(watch));
-        }
+    async fn finish(self) -> Outcome<()> {
+        Ok(())
     }
 }
 
 /// Is notified whenever a publisher says that it committed.
-pub(crate) async fn listen(url: &str) -> Outcome<(Client, Arc<Notify>)> {
+async fn listen(url: &str) -> Outcome<(Client, Arc<Notify>)> {
     let (client, mut connection) = tokio_postgres::connect(url, NoTls).await?;
     let told = Arc::new(Notify::new());
     let telling = Arc::clone(&told);

@@ -8,11 +8,13 @@ use fanfare::core::event::Event;
 use fanfare::core::event_type::EventType;
 use fanfare::core::id::EventId;
 use fanfare::core::record;
+use fanfare_conformance::broker::{self, Broker, Durability};
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamReadOptions, StreamReadReply};
 use redis::{AsyncCommands, Script};
 
 use crate::Outcome;
+use crate::trial::{Publish, Raw, Read};
 
 /// Entries in one read.
 const READ: usize = 100;
@@ -36,6 +38,13 @@ end
 return answers
 ";
 
+/// How it is done, on a server with this setting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client {
+    pub(crate) durability: Durability,
+    pub(crate) form: Form,
+}
+
 /// What a publish does.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Form {
@@ -43,6 +52,42 @@ pub(crate) enum Form {
     Exact,
     /// Appends and nothing else.
     Bare,
+}
+
+impl Raw for Client {
+    type Publisher = Publisher;
+    type Reader = Reader;
+
+    /// One whose log is not rewritten in the middle of a run.
+    async fn server(self) -> Outcome<Broker> {
+        let broker = Broker::start(broker::redis(), self.durability).await?;
+        let mut connection = connect(&broker.url()).await?;
+        let () = redis::cmd("CONFIG")
+            .arg(&["SET", "auto-aof-rewrite-percentage", "0"])
+            .query_async(&mut connection)
+            .await?;
+        Ok(broker)
+    }
+
+    async fn publisher(self, url: &str) -> Outcome<Publisher> {
+        Ok(Publisher {
+            connection: connect(url).await?,
+            script: Script::new(APPEND),
+            form: self.form,
+        })
+    }
+
+    async fn reader(self, url: &str) -> Outcome<Reader> {
+        let mut connection = connect(url).await?;
+        let () = connection
+            .xgroup_create_mkstream(STREAM, GROUP, "0")
+            .await?;
+        Ok(Reader {
+            connection,
+            event_type: EventType::parse("orders.order.placed")?,
+            read: Vec::new(),
+        })
+    }
 }
 
 /// Publishes.
@@ -53,17 +98,8 @@ pub(crate) struct Publisher {
     form: Form,
 }
 
-impl Publisher {
-    pub(crate) async fn open(url: &str, form: Form) -> Outcome<Self> {
-        Ok(Self {
-            connection: connect(url).await?,
-            script: Script::new(APPEND),
-            form,
-        })
-    }
-
-    /// Comes back when all are stored.
-    pub(crate) async fn publish(mut self, events: Vec<Event>) -> Outcome<()> {
+impl Publish for Publisher {
+    async fn publish(mut self, events: Vec<Event>) -> Outcome<()> {
         match self.form {
             Form::Exact => {
                 let mut call = self.script.key(STREAM);
@@ -101,21 +137,9 @@ pub(crate) struct Reader {
     read: Vec<String>,
 }
 
-impl Reader {
-    pub(crate) async fn open(url: &str) -> Outcome<Self> {
-        let mut connection = connect(url).await?;
-        let () = connection
-            .xgroup_create_mkstream(STREAM, GROUP, "0")
-            .await?;
-        Ok(Self {
-            connection,
-            event_type: EventType::parse("orders.order.placed")?,
-            read: Vec::new(),
-        })
-    }
-
-    /// Reads once, looks at each event, and acknowledges the batch; answers how many there were.
-    pub(crate) async fn step(&mut self, handle: impl Fn(&Event)) -> Outcome<usize> {
+impl Read for Reader {
+    /// Acknowledges what was read before on the way.
+    async fn step(&mut self, handle: impl Fn(&Event) + Send + Sync) -> Outcome<usize> {
         let options = StreamReadOptions::default()
             .group(GROUP, "one")
             .count(READ)
@@ -154,8 +178,7 @@ impl Reader {
         Ok(self.read.len())
     }
 
-    /// Acknowledges the last batch.
-    pub(crate) async fn finish(mut self) -> Outcome<()> {
+    async fn finish(mut self) -> Outcome<()> {
         let () = self.connection.xack(STREAM, GROUP, &self.read).await?;
         Ok(())
     }

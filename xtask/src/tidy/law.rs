@@ -92,7 +92,7 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("tower-http", &["fanfare-server"]),
     ("reqwest", &["fanfare-cli"]),
     ("clap", &["fanfare-cli", "fanfare-bench"]),
-    ("lapin", &["fanfare-amqp"]),
+    ("lapin", &["fanfare-amqp", "fanfare-bench"]),
     ("redis", &["fanfare-redis", "fanfare-bench"]),
     ("deadpool-postgres", &["fanfare-postgres"]),
     ("tokio-postgres", &["fanfare-postgres", "fanfare-bench"]),
