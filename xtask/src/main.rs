@@ -36,10 +36,11 @@ usage: cargo xtask <task>
   chaos sqlite [--kills N] [--cuts N] [OPTION..]
            kills a server and cuts its power at random moments and compares what it acknowledged
            with what it holds; chaos memory shows the comparison fail
-  chaos redis|postgres [--kills N] [--stops N] [--cuts N] [--blackholes N] [--server-kills N]
+  chaos redis|postgres|nats|amqp [--kills N] [--stops N] [--cuts N] [--blackholes N] [--server-kills N]
         [--group-deletions N] [--stream-deletions N] [OPTION..]
            the same with a broker behind two servers: the broker is killed or stopped, connections
-           to it are reset or go silent, servers are killed, what it keeps is deleted
+           to it are reset or go silent, servers are killed, what it keeps is deleted (on RabbitMQ a
+           subscription is its queue: no group deletions)
            OPTION: --seconds N  --resume  --write FILE (results)  --debug (build)  --binary PATH";
 
 fn main() -> ExitCode {

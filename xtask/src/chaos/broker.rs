@@ -2,12 +2,14 @@
 //! stopped, continued, and started again on the same data. What differs between the engines stands in
 //! a file each below `broker/`.
 
+mod amqp;
 mod nats;
 mod postgres;
 mod redis;
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -17,7 +19,11 @@ use crate::Result;
 use crate::command::{self, Watchdog};
 
 /// How long a broker may take to answer, its recovery included.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_mins(1);
+/// How long killed processes may take to go.
+const GONE: Duration = Duration::from_secs(5);
+/// How long one question to a starting broker may take.
+const PROBE: Duration = Duration::from_millis(300);
 /// Between two looks at one that starts or dies.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -42,8 +48,12 @@ pub(super) enum Kept {
 pub(super) struct Engine {
     /// As in `chaos <name>` and in Debian's packages.
     pub(super) program: &'static str,
+    /// What it says about its version; an error where it is not there.
+    pub(super) version: fn() -> Result<String>,
     /// How it is set for [`Keeps::Everything`], for the record of a campaign.
     pub(super) setting: &'static str,
+    /// How long after it was made something is lost by a kill all the same.
+    pub(super) young: Duration,
     /// Makes an empty directory ready, once.
     prepare: fn(&Path) -> Result,
     /// Starts it in the foreground on this directory and port.
@@ -63,15 +73,9 @@ impl Engine {
             "redis" => Some(&redis::ENGINE),
             "postgres" => Some(&postgres::ENGINE),
             "nats" => Some(&nats::ENGINE),
+            "amqp" => Some(&amqp::ENGINE),
             _ => None,
         }
-    }
-
-    /// What the program says about its version.
-    pub(super) fn version(&self) -> Result<String> {
-        let mut ask = Command::new(program(self.program));
-        ask.arg("--version");
-        Ok(command::output(ask)?.trim().to_owned())
     }
 }
 
@@ -112,16 +116,23 @@ impl Broker {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// `kill -9` of the process and its children, gone when this returns.
+    /// `kill -9` of the process and all that it started, gone when this returns.
     pub(super) fn kill(&mut self) -> Result {
         let Some(mut child) = self.child.take() else {
             return Ok(());
         };
-        let children = children(child.id());
+        let family = descendants(child.id());
         child.kill()?;
         child.wait()?;
         // Those who noticed by themselves are gone already.
-        let _ = signal("KILL", &children);
+        let _ = signal("KILL", &family);
+        let watch = Watchdog::over(GONE);
+        while family.iter().any(|process| runs(*process)) {
+            if watch.left().is_zero() {
+                return Err("killed processes of the broker did not go".into());
+            }
+            chance::pause(LOOK);
+        }
         Ok(())
     }
 
@@ -140,7 +151,7 @@ impl Broker {
         let child = self.child.as_ref().ok_or("the broker does not run")?;
         signal(name, &[child.id()])?;
         // One of them may end meanwhile.
-        let _ = signal(name, &children(child.id()));
+        let _ = signal(name, &descendants(child.id()));
         Ok(())
     }
 
@@ -194,11 +205,26 @@ pub(super) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-fn children(parent: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
-    let children = children.unwrap_or_default();
-    let children = children.split_whitespace();
-    children.filter_map(|id| id.parse().ok()).collect()
+/// Its children, their children, and so on.
+fn descendants(eldest: u32) -> Vec<u32> {
+    let mut family = vec![eldest];
+    let mut at = 0;
+    while let Some(parent) = family.get(at).copied() {
+        let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+        let children = children.unwrap_or_default();
+        let children = children.split_whitespace();
+        family.extend(children.filter_map(|id| id.parse::<u32>().ok()));
+        at += 1;
+    }
+    family.split_off(1)
+}
+
+/// Whether it is there and not just waiting to be asked how it ended.
+fn runs(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name before the state is in parentheses and may hold anything.
+    let state = stat.rsplit_once(") ").map_or("X", |(_, rest)| rest);
+    !state.starts_with(['Z', 'X'])
 }
 
 /// The standard library has no signals but KILL, and `unsafe` is forbidden here.
@@ -215,4 +241,21 @@ fn signal(name: &str, processes: &[u32]) -> Result {
 /// On the path, where Debian keeps servers, or in PostgreSQL's own place.
 fn program(name: &str) -> PathBuf {
     crate::brokers::find(name).unwrap_or_else(|| name.into())
+}
+
+/// What a program says about its version.
+fn says(name: &str) -> Result<String> {
+    let mut ask = Command::new(program(name));
+    ask.arg("--version");
+    Ok(command::output(ask)?.trim().to_owned())
+}
+
+/// Whether the answer to `question` begins with `expected`.
+fn answers(address: SocketAddr, question: &[u8], expected: &[u8]) -> io::Result<bool> {
+    let mut stream = TcpStream::connect_timeout(&address, PROBE)?;
+    stream.set_read_timeout(Some(PROBE))?;
+    stream.write_all(question)?;
+    let mut answer = vec![0; expected.len()];
+    stream.read_exact(&mut answer)?;
+    Ok(answer == expected)
 }

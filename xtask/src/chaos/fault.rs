@@ -41,6 +41,15 @@ impl Fault {
                 Self::GroupDeletion,
                 Self::StreamDeletion,
             ],
+            // What is kept of a subscription there is its queue, which is also its part of the stream.
+            "amqp" => &[
+                Self::BrokerKill,
+                Self::Stop,
+                Self::Cut,
+                Self::Blackhole,
+                Self::ServerKill,
+                Self::StreamDeletion,
+            ],
             _ => &[],
         }
     }

@@ -2,6 +2,7 @@
 //! It knows the promises and nothing of how a backend keeps them.
 
 mod blackout;
+mod forgotten;
 mod order;
 mod ruins;
 
@@ -10,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Entry, Outcome, Said};
+
+pub(super) use forgotten::unsettled;
 
 /// The most sentences about one verdict.
 const SENTENCES: usize = 50;
@@ -27,6 +30,10 @@ pub(super) struct Held {
     pub(super) audit_ok: bool,
     /// How often the server told that events are gone.
     pub(super) losses: u64,
+    /// There is neither history nor audit: what is settled is gone.
+    pub(super) forgets: bool,
+    /// The ordered subscription is: not every backend offers it.
+    pub(super) ordered: bool,
 }
 
 /// One subscription in the audit.
@@ -112,8 +119,12 @@ struct Published {
 #[derive(Debug, Default)]
 struct Judge {
     lease: u64,
+    /// As in [`Held`].
+    forgets: bool,
     verdict: Verdict,
     events: BTreeMap<String, Published>,
+    /// In the order in which they were acknowledged as stored.
+    stored: Vec<String>,
     /// By subscription and event.
     leases: BTreeMap<(String, String), Vec<Lease>>,
     /// Which event a subscription's token is for.
@@ -127,12 +138,18 @@ pub(super) fn judge(record: &[Entry], held: &Held, lease: u64) -> Verdict {
     }
     let mut judge = Judge {
         lease,
+        forgets: held.forgets,
         ..Judge::default()
     };
     for (line, entry) in (1..).zip(blackout::apply(record)) {
         judge.read(line, &entry);
     }
-    judge.compare(held);
+    if held.forgets {
+        judge.conclude(held.ordered);
+    } else {
+        judge.compare(held);
+    }
+    judge.told(held);
     let mut verdict = judge.verdict;
     verdict.breaches = verdict.broken.len() as u64;
     verdict.broken.truncate(SENTENCES);
@@ -186,7 +203,7 @@ impl Judge {
                     };
                 }
             }
-            Entry::Down | Entry::Cut { .. } | Entry::Deleted { .. } => {}
+            Entry::Down | Entry::Cut { .. } | Entry::Deleted { .. } | Entry::Told => {}
             Entry::Wrong { what } => self.broken(what.clone()),
         }
     }
@@ -195,7 +212,8 @@ impl Judge {
         let event = self.events.entry(id.to_owned()).or_default();
         event.acknowledged = true;
         let mut wrong = None;
-        if let Some(position) = position {
+        let may_be_another = self.forgets && event.in_doubt;
+        if let Some(position) = position.filter(|_| !may_be_another) {
             let first = event.position.get_or_insert_with(|| position.to_owned());
             if *first != position {
                 wrong = Some(format!("{id}: acknowledged at {first} and at {position}"));
@@ -208,7 +226,8 @@ impl Judge {
             }
         } else {
             event.stored += 1;
-            if event.stored > 1 {
+            self.stored.push(id.to_owned());
+            if event.stored > 1 && !may_be_another {
                 wrong = Some(format!("{id}: stored again"));
             }
         }
@@ -236,11 +255,13 @@ impl Judge {
         let leases = self.leases.entry((sub.clone(), id.clone())).or_default();
         // A client that read its answer later than its lease cannot say who was first.
         let stale = *at >= asked + self.lease;
-        if !stale {
+        let copied = self.forgets && self.events.get(id).is_some_and(|event| event.in_doubt);
+        if !stale && !copied {
+            let counted = if self.forgets { u32::MAX } else { *attempt };
             let what = leases
                 .iter()
-                .find_map(|earlier| clash(earlier, *attempt, *since, *at))
-                .or_else(|| fallen(leases, *attempt));
+                .find_map(|earlier| clash(earlier, counted, *since, *at))
+                .or_else(|| fallen(leases, counted));
             let what = what.map(|what| format!("{sub}: {id} (attempt {attempt}) {what}"));
             self.verdict.broken.extend(what);
         }
@@ -311,18 +332,22 @@ impl Judge {
                 }
             }
         }
-        if held.losses != 0 {
-            let losses = held.losses;
-            wrong.push(format!("{losses} losses told, and nobody deleted anything"));
-        }
-        if !held.audit_ok {
-            wrong.push("the audit finds a breach".into());
-        }
         for (sub, balance) in &held.audit {
             self.balance(sub, balance, &ids, &mut wrong);
         }
         wrong.extend(order::check(&held.history, &self.leases));
         self.verdict.broken.extend(wrong);
+    }
+
+    /// What the servers say of themselves.
+    fn told(&mut self, held: &Held) {
+        if held.losses != 0 {
+            let losses = held.losses;
+            self.broken(format!("{losses} losses told, and nobody deleted anything"));
+        }
+        if !held.audit_ok {
+            self.broken("the audit finds a breach".into());
+        }
     }
 
     /// Every event that is kept was settled once on this subscription, as far as we can know.

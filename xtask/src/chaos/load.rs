@@ -22,7 +22,7 @@ use pulse::Pulse;
 
 pub(super) use consumer::{ORDERED, SUBSCRIPTIONS};
 pub(super) use flight::InFlight;
-pub(super) use publisher::key;
+pub(super) use publisher::{key, publisher};
 
 /// Publishers of one event at a time, and of batches.
 const PUBLISHERS: [usize; 3] = [1, 1, 8];

@@ -84,6 +84,8 @@ pub(super) enum Entry {
     Cut { moment: u64 },
     /// Somebody deleted the stream, or what is kept beside it.
     Deleted { stream: bool },
+    /// The servers told of every loss so far.
+    Told,
     /// Something that must never be, seen by a client: one sentence.
     Wrong { what: String },
 }
@@ -143,6 +145,7 @@ impl fmt::Display for Entry {
             Self::Down => f.write_str("down"),
             Self::Cut { moment } => write!(f, "cut {moment}"),
             Self::Deleted { stream } => write!(f, "deleted {stream}"),
+            Self::Told => f.write_str("told"),
             Self::Wrong { what } => write!(f, "wrong {}", what.replace('\n', " ")),
         }
     }
@@ -202,6 +205,7 @@ pub(super) fn parse(line: &str) -> Option<Entry> {
             token: word()?,
         },
         "down" => Entry::Down,
+        "told" => Entry::Told,
         "deleted" => Entry::Deleted {
             stream: word()? == "true",
         },
@@ -214,13 +218,12 @@ pub(super) fn parse(line: &str) -> Option<Entry> {
 
 /// Every line of a record.
 pub(super) fn read(path: &Path) -> Result<Vec<Entry>> {
-    BufReader::new(File::open(path)?)
-        .lines()
-        .map(|line| {
-            let line = line?;
-            parse(&line).ok_or_else(|| format!("not a line of a record: {line}").into())
-        })
-        .collect()
+    let lines = BufReader::new(File::open(path)?).lines();
+    lines.map(|line| must_be(&line?)).collect()
+}
+
+fn must_be(line: &str) -> Result<Entry> {
+    parse(line).ok_or_else(|| format!("not a line of a record: {line}").into())
 }
 
 /// The file while it is written.
@@ -246,6 +249,16 @@ impl Record {
             inner.1 += 1;
         }
         Ok(())
+    }
+
+    /// Every line so far; `path` is the file's.
+    pub(super) fn so_far(&self, path: &Path) -> Result<Vec<Entry>> {
+        let text = {
+            let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            inner.0.flush()?;
+            std::fs::read_to_string(path)?
+        };
+        text.lines().map(must_be).collect()
     }
 
     /// Everything added so far is on the disk when this returns.
@@ -311,6 +324,7 @@ mod tests {
             Entry::Down,
             Entry::Cut { moment: 10 },
             Entry::Deleted { stream: true },
+            Entry::Told,
             Entry::Wrong {
                 what: "two words".into(),
             },

@@ -32,7 +32,7 @@ pub(super) fn write(file: &Path, backend: &str, fault: Fault, tally: &Tally) -> 
     };
     results.backend = backend.into();
     if let Some(engine) = Engine::of(backend) {
-        results.broker = Some(engine.version()?);
+        results.broker = Some((engine.version)()?);
         results.setting = Some(engine.setting.into());
     }
     let entry = entry(fault, tally);

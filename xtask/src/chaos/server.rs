@@ -62,6 +62,8 @@ impl Program {
         let listen = format!("127.0.0.1:{port}");
         let mut child = Command::new(&self.binary)
             .args(["serve", "--listen", &listen, "--backend", url])
+            // What a broker forgets is not kept by us either: it is the broker that is tried.
+            .args(["--journal", "none"])
             .arg("--data-dir")
             .arg(data)
             .stdin(Stdio::null())

@@ -36,6 +36,8 @@ const BROKER: &str = "broker";
 /// Before the stream is deleted: backends look every 5 s whether something is gone, and what nobody
 /// has seen yet nobody misses.
 const SEEN: Duration = Duration::from_secs(7);
+/// How much is published after the last loss was told.
+const AFTERWARDS: (u64, u64) = (1_000_000, 1_500_000);
 /// The shortest stop.
 const STOP: u64 = 1_000_000;
 
@@ -57,7 +59,7 @@ pub(super) struct Siege<'a> {
 
 impl Siege<'_> {
     pub(super) fn run(&self) -> std::result::Result<Tally, Stopped> {
-        if let Err(error) = self.engine.version() {
+        if let Err(error) = (self.engine.version)() {
             let program = self.engine.program;
             let why = format!("faults of {program}, which does not run here: {error}");
             return Err(Stopped::NotAllowed(why));
@@ -148,6 +150,9 @@ impl<'a> Scene<'a> {
             // What nobody has seen yet nobody misses.
             self.overseer.healed(chance::now())?;
         }
+        if self.siege.fault == Fault::BrokerKill {
+            chance::pause(self.siege.engine.young);
+        }
         let watch = Watchdog::over(self.siege.limit);
         while tally.landed < self.siege.count && !watch.left().is_zero() {
             self.fault(tally)?;
@@ -184,6 +189,7 @@ impl<'a> Scene<'a> {
         let (publishing, delivering) = self.overseer.healed(healed)?;
         if self.siege.fault == Fault::StreamDeletion {
             self.overseer.told(tally.landed + tally.beside + 1)?;
+            self.wait(AFTERWARDS);
         }
         tally.publishing.push(publishing);
         tally.delivering.push(delivering);

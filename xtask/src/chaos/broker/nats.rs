@@ -7,11 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Engine, Keeps, Kept, chance, program};
+use super::{Engine, Keeps, Kept, PROBE, chance, program, says};
 use crate::Result;
 
-/// How long one question may take.
-const PROBE: Duration = Duration::from_millis(300);
 /// How long a deletion may take.
 const DELETION: Duration = Duration::from_secs(5);
 /// Lines of an answer that are read in vain before we give up: the server pings in between.
@@ -19,7 +17,9 @@ const LINES: usize = 20;
 
 pub(super) const ENGINE: Engine = Engine {
     program: "nats-server",
+    version: || says("nats-server"),
     setting: "JetStream in files, one replica",
+    young: Duration::ZERO,
     prepare: |_| Ok(()),
     command,
     ready: |address| is_ready(address).unwrap_or(false),

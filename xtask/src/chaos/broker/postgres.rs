@@ -10,11 +10,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Engine, Keeps, Kept, program};
+use super::{Engine, Keeps, Kept, PROBE, program, says};
 use crate::{Result, command};
 
-/// How long one question may take.
-const PROBE: Duration = Duration::from_millis(300);
 /// How often a deletion is tried that gets in the way of others.
 const DELETIONS: u32 = 10;
 /// Users to run it, the first that there is.
@@ -22,7 +20,9 @@ const PLAIN: [&str; 2] = ["postgres", "nobody"];
 
 pub(super) const ENGINE: Engine = Engine {
     program: "postgres",
+    version: || says("postgres"),
     setting: "fsync on, synchronous_commit on",
+    young: Duration::ZERO,
     prepare,
     command: start,
     delete,

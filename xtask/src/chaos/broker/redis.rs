@@ -1,23 +1,21 @@
 //! redis-server, with an append-only file that is flushed before each answer.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Engine, Keeps, Kept, program};
+use super::{Engine, Keeps, Kept, answers, program, says};
 use crate::Result;
-
-/// How long one question may take.
-const PROBE: Duration = Duration::from_millis(300);
 
 pub(super) const ENGINE: Engine = Engine {
     program: "redis-server",
+    version: || says("redis-server"),
     setting: "appendonly yes, appendfsync always",
+    young: Duration::ZERO,
     prepare: |_| Ok(()),
     command,
-    ready: |address| ask(address, b"PING\r\n", b"+PONG").unwrap_or(false),
+    ready: |address| answers(address, b"PING\r\n", b"+PONG").unwrap_or(false),
     delete,
     url: |address| format!("redis://{address}/"),
 };
@@ -47,19 +45,9 @@ fn delete(address: SocketAddr, kept: Kept) -> Result {
     let words = ["EVAL", script, "0", pattern];
     let words = words.map(|word| format!("${}\r\n{word}\r\n", word.len()));
     let request = format!("*4\r\n{}", words.concat());
-    if ask(address, request.as_bytes(), b":")? {
+    if answers(address, request.as_bytes(), b":")? {
         Ok(())
     } else {
         Err(format!("{pattern} could not be deleted").into())
     }
-}
-
-/// Whether the answer to `question` begins with `expected`.
-fn ask(address: SocketAddr, question: &[u8], expected: &[u8]) -> io::Result<bool> {
-    let mut stream = TcpStream::connect_timeout(&address, PROBE)?;
-    stream.set_read_timeout(Some(PROBE))?;
-    stream.write_all(question)?;
-    let mut answer = vec![0; expected.len()];
-    stream.read_exact(&mut answer)?;
-    Ok(answer == expected)
 }

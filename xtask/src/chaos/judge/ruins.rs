@@ -13,13 +13,16 @@ use crate::chaos::record::Entry;
 struct Deletions {
     streams: u64,
     all: u64,
+    /// Those of streams whose loss was told.
+    told: u64,
 }
 
 /// One event.
 #[derive(Debug, Default)]
 struct Life {
     acknowledged: bool,
-    /// How often the stream had been deleted before it was published.
+    /// How often the stream had been deleted before it was published; where a subscription is a queue,
+    /// which gets nothing before it is made again, how often that had been told.
     streams: u64,
     delivered: BTreeSet<String>,
 }
@@ -35,8 +38,13 @@ pub(super) fn judge(record: &[Entry], held: &Held) -> Option<Verdict> {
                 deletions.all += 1;
                 deletions.streams += u64::from(*stream);
             }
+            Entry::Told => deletions.told = deletions.streams,
             Entry::Intent { id } => {
-                lives.entry(id).or_default().streams = deletions.streams;
+                lives.entry(id).or_default().streams = if held.forgets {
+                    deletions.told
+                } else {
+                    deletions.streams
+                };
             }
             Entry::Acked { id, duplicate, .. } => {
                 lives.entry(id).or_default().acknowledged = true;
@@ -68,7 +76,7 @@ pub(super) fn judge(record: &[Entry], held: &Held) -> Option<Verdict> {
     for (id, life) in &lives {
         verdict.acknowledged += u64::from(life.acknowledged);
         if life.acknowledged && life.streams == deletions.streams {
-            later(&mut verdict, id, life, kept.contains(id));
+            later(&mut verdict, id, life, held.forgets || kept.contains(id));
         }
     }
     books(&mut verdict, held, &deletions);
@@ -89,12 +97,15 @@ fn later(verdict: &mut Verdict, id: &str, life: &Life, kept: bool) {
         verdict.broken.push(format!("{id}: acknowledged and LOST"));
         return;
     }
+    let mut lost = false;
     for sub in SUBSCRIPTIONS {
         if !life.delivered.contains(sub) {
+            lost = true;
             let what = format!("{sub}: {id} was never delivered");
             verdict.broken.push(what);
         }
     }
+    verdict.lost += u64::from(lost);
 }
 
 fn books(verdict: &mut Verdict, held: &Held, deletions: &Deletions) {

@@ -78,6 +78,8 @@ fn held() -> Held {
         audit: [("s".into(), balance)].into(),
         audit_ok: true,
         losses: 0,
+        forgets: false,
+        ordered: true,
     }
 }
 

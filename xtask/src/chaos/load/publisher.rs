@@ -138,6 +138,15 @@ pub(crate) fn key(id: &str) -> u64 {
     id.bytes().map(u64::from).sum::<u64>() % KEYS
 }
 
+/// Who published the event with this id; see [`Publisher::fresh_id`].
+pub(crate) fn publisher(id: &str) -> Option<u64> {
+    let (ours, radix) = match id.strip_prefix("order-") {
+        Some(rest) => (rest.split('-').next()?, 10),
+        None => (id.split('-').nth(3)?.get(1..)?, 16),
+    };
+    u64::from_str_radix(ours, radix).ok()
+}
+
 /// What the event with this id carries, and nothing else will do: 30 to about 1,000 bytes.
 pub(super) fn data(id: &str) -> Value {
     let sum: usize = id.bytes().map(usize::from).sum();
