@@ -1,14 +1,20 @@
 //! Taking every message of a queue in hand, letting some go and putting the rest back. Not consuming:
 //! for queues of what is seldom looked at.
 
+use std::collections::VecDeque;
+
 use fanfare_core::error::Result;
 use futures::future::try_join_all;
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 
+use parking_lot::Mutex;
+
 use crate::error;
 
+/// How many are asked for at a time.
+const AHEAD: usize = 64;
 /// How many acknowledgements a queue is told of before it is asked something: a channel sends it some 32
 /// ahead of its answers, and forgets the others when it is closed.
 const AT_ONCE: usize = 16;
@@ -17,12 +23,18 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Sift {
     channel: Channel,
     queue: String,
+    /// In hand, and not looked at yet.
+    ahead: Mutex<VecDeque<Delivery>>,
 }
 
 impl Sift {
     /// Over a channel of its own.
     pub(crate) fn new(channel: Channel, queue: String) -> Self {
-        Self { channel, queue }
+        Self {
+            channel,
+            queue,
+            ahead: Mutex::default(),
+        }
     }
 
     /// Where messages, and what becomes of them, are written.
@@ -32,6 +44,16 @@ impl Sift {
 
     /// The next one that nobody has in hand.
     pub(crate) async fn next(&self) -> Result<Option<Delivery>> {
+        if let Some(message) = self.ahead.lock().pop_front() {
+            return Ok(Some(message));
+        }
+        let got = try_join_all((0..AHEAD).map(|_| self.get())).await?;
+        let mut ahead = self.ahead.lock();
+        ahead.extend(got.into_iter().flatten());
+        Ok(ahead.pop_front())
+    }
+
+    async fn get(&self) -> Result<Option<Delivery>> {
         let queue = self.queue.as_str().into();
         let got = self.channel.basic_get(queue, BasicGetOptions::default());
         Ok(got.await.map_err(error::of)?.map(|got| got.delivery))
@@ -51,7 +73,7 @@ impl Sift {
                 acked.await.map_err(error::of)?;
             }
             // Answered behind them. What came meanwhile goes back with the rest.
-            self.next().await?;
+            self.get().await?;
         }
         Ok(())
     }
