@@ -38,8 +38,6 @@ const STANDSTILL: Duration = Duration::from_secs(30);
 const RECOVERY: Duration = Duration::from_mins(1);
 /// Between two looks at the audit while draining.
 const LOOK: Duration = Duration::from_millis(200);
-/// What a server answers that cannot keep order, and once it has a subscription that does not.
-const UNORDERED: [u16; 2] = [501, 409];
 /// Events in one page of history.
 const PAGE: usize = 1_000;
 
@@ -177,7 +175,7 @@ fn still_subscribed(load: &Load, servers: &str, created: &mut bool) -> Result {
 fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
     let mut http = Http::connect(address)?;
     for sub in SUBSCRIPTIONS {
-        let mut body = json!({
+        let body = json!({
             "pattern": "chaos.**",
             "start": "earliest",
             "ordered": sub == ORDERED,
@@ -186,11 +184,7 @@ fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
         });
         let path = format!("/v1/subscriptions/{sub}");
         let kind = "application/json";
-        let mut answer = http.call("PUT", &path, kind, &body.to_string());
-        if matches!(&answer, Ok(answer) if UNORDERED.contains(&answer.status)) {
-            body["ordered"] = false.into();
-            answer = http.call("PUT", &path, kind, &body.to_string());
-        }
+        let answer = http.call("PUT", &path, kind, &body.to_string());
         let answer = good(answer, &path)?;
         if *created && answer.status == 201 {
             load.wrong(&format!("the subscription {sub} was lost"));
@@ -226,7 +220,6 @@ fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
         losses: losses(&mut http)?,
         audit_ok: true,
         forgets,
-        ordered: ordered(&mut http)?,
         ..Held::default()
     };
     if !forgets {
@@ -243,12 +236,6 @@ fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
 fn forgets(http: &mut Http) -> Result<bool> {
     let answer = good(http.get("/v1/stats"), "/v1/stats")?;
     Ok(*answer.body.at("capabilities/history") == "none")
-}
-
-fn ordered(http: &mut Http) -> Result<bool> {
-    let path = format!("/v1/subscriptions/{ORDERED}");
-    let answer = good(http.get(&path), &path)?;
-    Ok(*answer.body.at("ordered") == true)
 }
 
 /// How many deliveries of acknowledged events nobody has settled yet, by our own record: what lies on a

@@ -32,8 +32,6 @@ pub(super) struct Held {
     pub(super) losses: u64,
     /// There is neither history nor audit: what is settled is gone.
     pub(super) forgets: bool,
-    /// The ordered subscription is: not every backend offers it.
-    pub(super) ordered: bool,
 }
 
 /// One subscription in the audit.
@@ -145,7 +143,7 @@ pub(super) fn judge(record: &[Entry], held: &Held, lease: u64) -> Verdict {
         judge.read(line, &entry);
     }
     if held.forgets {
-        judge.conclude(held.ordered);
+        judge.conclude();
     } else {
         judge.compare(held);
     }

@@ -48,8 +48,10 @@ pub(super) fn place(config: &AmqpConfig) -> Result<(AMQPUri, OwnedTLSConfig)> {
 fn in_brackets(url: &str) -> Option<&str> {
     let (_, place) = url.split_once("://")?;
     let authority = place.split('/').next()?;
-    let (_, behind) = authority.rsplit_once('[')?;
-    Some(behind.split_once(']')?.0)
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    Some(host.strip_prefix('[')?.split_once(']')?.0)
 }
 
 fn read(file: &Path) -> Result<String> {

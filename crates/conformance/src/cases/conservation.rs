@@ -60,6 +60,9 @@ async fn counts_tell_where_every_delivery_is(stage: &Stage) -> Verdict {
     Ok(())
 }
 
+/// The longest walk that counts after each step.
+const WALK: Duration = Duration::from_secs(20);
+
 /// A random walk of one operator with one seat.
 struct Walk<'a> {
     stage: &'a Stage,
@@ -240,7 +243,12 @@ async fn counts_are_exact_after_every_random_step(stage: &Stage) -> Verdict {
     let seat = stage.join_new("all", "**").await?;
     let mut walk = Walk::new(stage, seat);
     walk.seeks = false;
-    for _ in 0..200 {
+    // As many as this takes at most: a count costs some brokers several questions.
+    let until = stage.clock.now() + WALK;
+    for _ in 0..400 {
+        if stage.clock.now() >= until {
+            break;
+        }
         walk.step().await?;
         let counts = stage.counts(&walk.seat.subscription).await?;
         require_eq!(counts, walk.expected(), "counts");

@@ -11,7 +11,7 @@ use fanfare_core::admin::{
     Admin, Audited, Health, Put, SeekTo, Sought, StreamStats, SubscriptionInfo,
 };
 use fanfare_core::backend::{Backend, Published};
-use fanfare_core::capability::Capabilities;
+use fanfare_core::capability::{Capabilities, SettleFrom};
 use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::data::Data;
 use fanfare_core::dead_letter::{
@@ -75,6 +75,9 @@ impl Backend for Wrapped {
         let mut capabilities = self.real.capabilities();
         capabilities.durable |= self.plays;
         capabilities.shared |= self.plays;
+        if self.plays {
+            capabilities.settle_from = SettleFrom::Any;
+        }
         self.sabotage.capable(&mut capabilities);
         capabilities
     }

@@ -24,7 +24,7 @@ pub(in crate::chaos) fn unsettled(record: &[Entry]) -> u64 {
 
 impl Judge {
     /// What the record alone says of every event.
-    pub(super) fn conclude(&mut self, ordered: bool) {
+    pub(super) fn conclude(&mut self) {
         let unsettled: Vec<_> = self.unsettled().collect();
         let mut wrong = Vec::new();
         let (mut lost, mut before) = (0, "");
@@ -40,9 +40,7 @@ impl Judge {
         let acknowledged = self.events.values().filter(|event| event.acknowledged);
         self.verdict.lost = lost;
         self.verdict.acknowledged = acknowledged.count() as u64;
-        if ordered {
-            wrong.extend(self.orders());
-        }
+        wrong.extend(self.orders());
         self.verdict.broken.extend(wrong);
     }
 
@@ -131,7 +129,6 @@ mod tests {
     fn found(record: &[Entry]) -> Vec<String> {
         let held = Held {
             forgets: true,
-            ordered: true,
             audit_ok: true,
             ..Held::default()
         };

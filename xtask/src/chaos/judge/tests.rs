@@ -79,7 +79,6 @@ fn held() -> Held {
         audit_ok: true,
         losses: 0,
         forgets: false,
-        ordered: true,
     }
 }
 
