@@ -2,18 +2,22 @@
 //! standard library has no signals but KILL, and `unsafe` is forbidden here.
 
 use std::io;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// How long killed processes may take to go.
-const GONE_LIMIT: Duration = Duration::from_secs(5);
-/// How often they are looked for.
-const GONE_POLL: Duration = Duration::from_millis(2);
+/// How long processes may take to do as they are told.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How often they are looked at.
+const POLL: Duration = Duration::from_millis(2);
 
-/// Stops the eldest first, so that it starts no more of them.
+/// Stops the eldest first, so that it starts no more of them, and waits until all stand still.
 pub(super) fn pause(eldest: u32) -> io::Result<()> {
     signal("STOP", &[eldest])?;
-    signal("STOP", &descendants(eldest))
+    let mut family = descendants(eldest);
+    signal("STOP", &family)?;
+    family.push(eldest);
+    wait_until(|| family.iter().all(|process| stands_still(*process)))
 }
 
 pub(super) fn resume(eldest: u32) -> io::Result<()> {
@@ -27,18 +31,21 @@ pub(super) fn kill(eldest: u32) -> io::Result<()> {
     signal("STOP", &[eldest])?;
     let family = descendants(eldest);
     signal("KILL", &family)?;
-    let polls = GONE_LIMIT.as_millis() / GONE_POLL.as_millis();
-    for _ in 0..polls {
-        if !family.iter().any(|process| runs(*process)) {
+    wait_until(|| !family.iter().any(|process| runs(*process)))
+}
+
+fn wait_until(mut done: impl FnMut() -> bool) -> io::Result<()> {
+    for _ in 0..LIMIT.as_millis() / POLL.as_millis() {
+        if done() {
             return Ok(());
         }
         #[expect(
             clippy::disallowed_methods,
-            reason = "nobody signals the end of a process that is not our child"
+            reason = "nobody signals what becomes of a process that is not our child"
         )]
-        std::thread::sleep(GONE_POLL);
+        std::thread::sleep(POLL);
     }
-    Err(io::Error::other("killed processes did not go"))
+    Err(io::Error::other("the processes do not as they are told"))
 }
 
 fn signal(name: &str, processes: &[u32]) -> io::Result<()> {
@@ -75,7 +82,11 @@ fn descendants(eldest: u32) -> Vec<u32> {
 
 /// Its state and its parent.
 fn stat(process: u32) -> Option<(char, u32)> {
-    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    stat_at(Path::new(&format!("/proc/{process}/stat")))
+}
+
+fn stat_at(path: &Path) -> Option<(char, u32)> {
+    let text = std::fs::read_to_string(path).ok()?;
     // The name before them is in parentheses and may hold anything.
     let (_, fields) = text.rsplit_once(") ")?;
     let mut fields = fields.split(' ');
@@ -84,4 +95,14 @@ fn stat(process: u32) -> Option<(char, u32)> {
 
 fn runs(process: u32) -> bool {
     stat(process).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+}
+
+/// None of its threads does anything more: they stop one by one.
+fn stands_still(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    let mut threads = threads.into_iter().flatten().flatten();
+    threads.all(|thread| {
+        let state = stat_at(&thread.path().join("stat"));
+        state.is_none_or(|(state, _)| matches!(state, 'T' | 't' | 'Z' | 'X'))
+    })
 }
