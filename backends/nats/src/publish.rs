@@ -77,13 +77,17 @@ impl Publisher {
         let until = config.clock.now() + config.publish_timeout;
         let mut answers = Vec::with_capacity(events.len());
         let mut sent = VecDeque::with_capacity(events.len().min(AT_ONCE));
+        // Behind one that had no line nothing goes ahead of it.
+        let mut at_once = true;
         for event in events {
             if sent.len() >= AT_ONCE
                 && let Some(first) = sent.pop_front()
             {
                 answers.push(self.finish(first, until).await);
             }
-            sent.push_back(self.send(event).await);
+            let next = self.send(event, at_once).await;
+            at_once &= next.as_ref().map_or(true, |sent| sent.ack.is_some());
+            sent.push_back(next);
         }
         for sent in sent {
             answers.push(self.finish(sent, until).await);
@@ -91,7 +95,7 @@ impl Publisher {
         answers
     }
 
-    async fn send<'a>(&self, event: &'a Event) -> Result<Sent<'a>> {
+    async fn send<'a>(&self, event: &'a Event, at_once: bool) -> Result<Sent<'a>> {
         let most = self.wire.most_data();
         if event.bytes().len() > most {
             let message = format!("data above {most} bytes");
@@ -101,7 +105,7 @@ impl Publisher {
         let known = self.log.head().max(self.newest.load(Ordering::Relaxed));
         let line = self.wire.line();
         let mut ack = None;
-        if self.wire.is_connected() {
+        if at_once && self.wire.is_connected() {
             let mut message = PublishMessage::build()
                 .payload(outgoing.payload)
                 .message_id(outgoing.id);

@@ -17,6 +17,7 @@ use futures::future::join_all;
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tempfile::TempDir;
+use tokio::sync::RwLock;
 
 use crate::failure::Result;
 
@@ -35,6 +36,8 @@ pub(crate) struct Scratch {
     open: Mutex<Vec<(String, Arc<dyn Backend>)>>,
     /// Every stream that was ever opened.
     made: Mutex<BTreeSet<String>>,
+    /// Shared by what is being opened, which goes on when nobody waits for it any more.
+    opening: Arc<RwLock<()>>,
     ended: AtomicBool,
 }
 
@@ -60,6 +63,7 @@ impl Scratch {
             prefix: format!("scratch_{random}"),
             open: Mutex::default(),
             made: Mutex::default(),
+            opening: Arc::default(),
             ended: AtomicBool::new(false),
         })
     }
@@ -76,11 +80,22 @@ impl Scratch {
         at: Address,
     ) -> fanfare::core::Result<Arc<dyn Backend>> {
         self.made.lock().insert(stream.to_owned());
-        let backend = registry::open(at).await?;
+        let opening = self.opening.clone().read_owned().await;
+        if self.ended.load(Ordering::SeqCst) {
+            return Err(removed());
+        }
+        let backend = tokio::spawn(async move {
+            let backend = registry::open(at).await;
+            drop(opening);
+            backend
+        });
+        let backend = backend.await.map_err(|error| {
+            Error::new(ErrorKind::Internal, "a stream was not opened").because(error)
+        })??;
         self.open.lock().push((stream.to_owned(), backend.clone()));
         if self.ended.load(Ordering::SeqCst) {
             self.close(stream).await;
-            return Err(Error::new(ErrorKind::Closed, "the scratch is removed"));
+            return Err(removed());
         }
         Ok(backend)
     }
@@ -122,6 +137,11 @@ impl Scratch {
     /// Closes and removes everything; nothing is opened from now on.
     pub(crate) async fn remove(&self) -> Result<()> {
         self.ended.store(true, Ordering::SeqCst);
+        let clock = Clock::system();
+        tokio::select! {
+            _ = self.opening.write() => {}
+            () = clock.sleep(CLOSE_LIMIT) => {}
+        }
         self.close(&self.prefix).await;
         let removed = self.remove_streams().await;
         if let Some(dir) = &self.dir {
@@ -156,6 +176,10 @@ impl Scratch {
     pub(crate) fn dir(&self) -> Option<&Path> {
         self.dir.as_ref().map(TempDir::path)
     }
+}
+
+fn removed() -> Error {
+    Error::new(ErrorKind::Closed, "the scratch is removed")
 }
 
 /// The path, or what of it exists.
