@@ -26,7 +26,7 @@ impl Stream {
         self.part("book")
     }
 
-    async fn read_book(&self, held: &Held) -> Result<Book> {
+    pub(crate) async fn read_book(&self, held: &Held) -> Result<Book> {
         let (book, tags) = held.read(&self.book()).await?;
         held.put_back(tags).await?;
         Ok(book)
@@ -34,7 +34,7 @@ impl Stream {
 
     pub(crate) async fn stored(&self, name: &SubscriptionName) -> Result<Stored> {
         let held = self.lock.take(&self.line).await?;
-        let book = self.line.limited(self.read_book(&held)).await;
+        let book = self.read_book(&held).await;
         held.release().await;
         let mut book = book?;
         book.subscriptions
@@ -63,7 +63,7 @@ impl Stream {
         how: impl FnOnce(&mut Stored) -> Result<T>,
     ) -> Result<T> {
         let held = self.lock.take(&self.line).await?;
-        let changed = self.line.limited(self.change(&held, name, how)).await;
+        let changed = self.change(&held, name, how).await;
         held.release().await;
         changed
     }
@@ -100,7 +100,7 @@ impl Stream {
             }
             self.write_book(&held, book, tags).await
         };
-        let kept = self.line.limited(keeping).await;
+        let kept = keeping.await;
         held.release().await;
         kept
     }
@@ -181,11 +181,8 @@ impl Stream {
         Ok(())
     }
 
-    async fn dead(&self, name: &SubscriptionName) -> Result<u64> {
-        let (sift, letters) = self.letters().await?;
-        sift.put_back().await?;
-        let of = letters.iter().filter(|(_, l)| l.subscription == *name);
-        Ok(of.count() as u64)
+    pub(crate) async fn dead(&self, name: &SubscriptionName) -> Result<u64> {
+        self.depths(&[self.dead_of(name)]).await
     }
 
     async fn info(&self, name: &SubscriptionName, stored: &Stored) -> Result<SubscriptionInfo> {
@@ -218,11 +215,6 @@ impl Stream {
             hub.desk.lock().gone = true;
             hub.stop().await;
         }
-        let (sift, letters) = self.letters().await?;
-        let of = letters.iter().filter(|(_, l)| l.subscription == *name);
-        let tags: Vec<u64> = of.map(|(tag, _)| *tag).collect();
-        sift.let_go(&tags).await?;
-        sift.put_back().await?;
         self.delete_queues(held, name, &stored).await?;
         let (mut book, tags): (Book, _) = held.read(&self.book()).await?;
         book.subscriptions.remove(name.as_str());
@@ -263,7 +255,7 @@ macro_rules! locked {
         let stream = &$backend.stream;
         stream.line.check_open()?;
         let $held = stream.lock.take(&stream.line).await?;
-        let done = stream.line.limited($work).await;
+        let done = $work.await;
         $held.release().await;
         done
     }};

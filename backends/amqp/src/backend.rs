@@ -46,7 +46,7 @@ pub struct AmqpBackend {
 
 /// What every part of the backend works with.
 pub(crate) struct Stream {
-    pub(crate) line: Line,
+    pub(crate) line: Arc<Line>,
     /// For publishing alone: the broker may block who publishes, and then hears nothing else either.
     pub(crate) out: Line,
     pub(crate) name: String,
@@ -89,7 +89,7 @@ impl Stream {
         Self {
             lock: Lock::new(&name),
             out: Line::new(config.clone()),
-            line: Line::new(config),
+            line: Arc::new(Line::new(config)),
             name,
             process: uuid::Uuid::now_v7().simple().to_string(),
             hubs: Mutex::default(),

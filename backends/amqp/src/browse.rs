@@ -1,4 +1,4 @@
-//! Dead letters as messages: burying, and reading the queue that holds them without emptying it.
+//! Dead letters as messages: burying, and reading a queue that holds them without emptying it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Stream;
 use crate::desk::Item;
-use crate::settle::publish;
 use crate::sift::Sift;
 use crate::wire::{self, Note};
 
@@ -131,12 +130,16 @@ impl Stream {
             .unwrap_or_else(FieldTable::default);
         headers.insert(wire::LETTER.into(), wire::text(&story));
         let properties = properties.with_headers(headers);
-        publish(channel, &self.part("dead"), &data, properties).await
+        let queue = self.dead_of(&letter.subscription);
+        self.line.write(channel, &queue, &data, properties).await
     }
 
-    /// Every letter that can be read, oldest first, in hand.
-    pub(crate) async fn letters(&self) -> Result<(Sift, Vec<(u64, DeadLetter)>)> {
-        let sift = Sift::new(self.line.channel().await?, self.part("dead"));
+    /// Every letter of a subscription that can be read, oldest first, in hand.
+    pub(crate) async fn letters(
+        &self,
+        name: &SubscriptionName,
+    ) -> Result<(Sift, Vec<(u64, DeadLetter)>)> {
+        let sift = Sift::open(&self.line, self.dead_of(name)).await?;
         let mut letters = Vec::new();
         let (mut asked, mut came) = (1, 1);
         while came == asked && letters.len() < MAX_LETTERS {

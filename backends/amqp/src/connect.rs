@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::retry::RetryPolicy;
-use lapin::options::ConfirmSelectOptions;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::uri::AMQPUri;
-use lapin::{Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -130,11 +130,15 @@ impl Line {
         self.limited(confirming(&live.connection)).await
     }
 
-    /// Gives up a connection that does not answer. What was sent over it may have arrived.
-    pub(crate) fn give_up(&self) {
-        let live = self.live.lock().take();
+    /// Gives up a connection that does not answer, if it still is the one. What was sent over it may
+    /// have arrived.
+    pub(crate) fn give_up(&self, silent: &Arc<Live>) {
+        let same = |live: &mut Arc<Live>| Arc::ptr_eq(live, silent);
+        let Some(live) = self.live.lock().take_if(same) else {
+            return;
+        };
+        tracing::warn!("RabbitMQ did not answer in time: its connection is given up");
         self.given_up.send_modify(|times| *times += 1);
-        let Some(live) = live else { return };
         let (clock, limit) = (self.config.clock.clone(), self.config.response_timeout);
         tokio::spawn(async move {
             tokio::select! {
@@ -171,18 +175,27 @@ impl Line {
             () = self.config.clock.sleep(ASK) => false,
         };
         if !answers {
-            self.give_up();
+            self.give_up(&live);
         }
         answers
     }
 
-    /// Waits for an answer as long as an answer may take.
+    /// Asks, and waits for the answer as long as one may take.
+    pub(crate) async fn ask<T>(&self, asked: impl Future<Output = lapin::Result<T>>) -> Result<T> {
+        self.limited(async { asked.await.map_err(error::of) }).await
+    }
+
+    /// Waits for an answer as long as one may take; not for more than one, nor for anybody else. A
+    /// connection that was made meanwhile is not to blame for its absence.
     pub(crate) async fn limited<T>(&self, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        let live = self.now();
         tokio::select! {
             answer = asked => answer,
             () = self.config.clock.sleep(self.config.response_timeout) => {
                 let blocked = self.now().is_some_and(|live| live.blocked());
-                self.give_up();
+                if let Some(live) = live {
+                    self.give_up(&live);
+                }
                 Err(if blocked {
                     error::blocked(ErrorKind::Unavailable)
                 } else {
@@ -191,6 +204,23 @@ impl Line {
             }
             () = self.until_closed() => Err(error::closed()),
         }
+    }
+
+    /// Into a queue, and waits until that is confirmed.
+    pub(crate) async fn write(
+        &self,
+        channel: &Channel,
+        queue: &str,
+        data: &[u8],
+        properties: BasicProperties,
+    ) -> Result<()> {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let sending = channel.basic_publish("".into(), queue.into(), options, data, properties);
+        let written = async { confirmed(sending.await.map_err(error::unknown)?.await) };
+        self.limited(written).await
     }
 
     pub(crate) async fn close(&self) {

@@ -1,6 +1,4 @@
-//! Listing and mending dead letters: each step looks through the queue that holds them.
-
-use std::collections::BTreeMap;
+//! Listing and mending dead letters: each step looks through the queues that hold them.
 
 use async_trait::async_trait;
 use fanfare_core::data::Data;
@@ -13,81 +11,106 @@ use fanfare_core::subscription::SubscriptionName;
 use crate::admin::locked;
 use crate::backend::{AmqpBackend, Stream};
 use crate::register::Held;
-use crate::settle::publish;
 use crate::sift::Sift;
 use crate::subscription::Stored;
 use crate::wire::{self, Note};
 
 impl Stream {
-    async fn look(&self) -> Result<Vec<DeadLetter>> {
-        let (sift, letters) = self.letters().await?;
-        sift.put_back().await?;
-        Ok(letters.into_iter().map(|(_, letter)| letter).collect())
+    /// The subscriptions that have any, or this one if it has.
+    async fn mourners(
+        &self,
+        held: &Held,
+        of: Option<&SubscriptionName>,
+    ) -> Result<Vec<SubscriptionName>> {
+        let book = self.read_book(held).await?;
+        let mut found = Vec::new();
+        for name in book.subscriptions.keys() {
+            let name = SubscriptionName::parse(name)?;
+            if of.is_none_or(|of| *of == name) && self.dead(&name).await? > 0 {
+                found.push(name);
+            }
+        }
+        Ok(found)
     }
 
-    async fn redrive(&self, selection: &Selection, limit: usize) -> Result<Acted> {
-        let (sift, letters) = self.letters().await?;
-        let mut acted = Acted::default();
-        for (tag, letter) in letters {
-            if !selects(selection, &letter) {
-                continue;
-            }
-            acted.matched += 1;
-            let Some(event) = letter.body.event().filter(|_| acted.done < limit as u64) else {
-                continue;
-            };
-            let note = Note {
-                position: letter.position,
-                ..Note::default()
-            };
-            let queue = self.queue_of(&letter.subscription);
-            let properties = wire::properties(event, &note);
-            publish(sift.channel(), &queue, event.bytes(), properties).await?;
-            sift.let_go(&[tag]).await?;
-            acted.done += 1;
+    /// The letters that are meant, oldest first.
+    async fn look(&self, held: &Held, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>> {
+        let mut found = Vec::new();
+        for name in self.mourners(held, filter.subscription.as_ref()).await? {
+            let (sift, letters) = self.letters(&name).await?;
+            sift.put_back().await?;
+            let letters = letters.into_iter().map(|(_, letter)| letter);
+            found.extend(letters.filter(|letter| filter.matches(letter)));
         }
-        sift.put_back().await?;
+        found.sort_by_key(number);
+        Ok(found)
+    }
+
+    async fn redrive(&self, held: &Held, selection: &Selection, limit: usize) -> Result<Acted> {
+        let mut acted = Acted::default();
+        for name in self.mourners(held, subscription(selection)).await? {
+            let (sift, letters) = self.letters(&name).await?;
+            for (tag, letter) in letters {
+                if !selects(selection, &letter) {
+                    continue;
+                }
+                acted.matched += 1;
+                let Some(event) = letter.body.event().filter(|_| acted.done < limit as u64) else {
+                    continue;
+                };
+                let note = Note {
+                    position: letter.position,
+                    ..Note::default()
+                };
+                let (queue, properties) = (self.queue_of(&name), wire::properties(event, &note));
+                let line = &self.line;
+                line.write(sift.channel(), &queue, event.bytes(), properties)
+                    .await?;
+                sift.let_go(&[tag]).await?;
+                acted.done += 1;
+            }
+            sift.put_back().await?;
+        }
         Ok(acted)
     }
 
     async fn discard(&self, held: &Held, selection: &Selection) -> Result<Acted> {
-        let (sift, letters) = self.letters().await?;
-        let (mut tags, mut dropped) = (Vec::new(), BTreeMap::<SubscriptionName, u64>::new());
-        for (tag, letter) in letters {
-            if selects(selection, &letter) {
-                tags.push(tag);
-                *dropped.entry(letter.subscription).or_default() += 1;
-            }
-        }
-        sift.let_go(&tags).await?;
-        sift.put_back().await?;
-        for (name, count) in dropped {
+        let mut acted = Acted::default();
+        for name in self.mourners(held, subscription(selection)).await? {
+            let (sift, letters) = self.letters(&name).await?;
+            let meant = letters.iter().filter(|(_, l)| selects(selection, l));
+            let tags: Vec<u64> = meant.map(|(tag, _)| *tag).collect();
+            sift.let_go(&tags).await?;
+            sift.put_back().await?;
+            let count = tags.len() as u64;
+            (acted.matched, acted.done) = (acted.matched + count, acted.done + count);
             if let Some(hub) = self.hub(&name) {
                 hub.desk.lock().dropped += count;
-                continue;
+            } else if count > 0 {
+                let note = |stored: &mut Stored| {
+                    stored.dropped += count;
+                    Ok(())
+                };
+                self.change(held, &name, note).await?;
             }
-            let note = |stored: &mut Stored| {
-                stored.dropped += count;
-                Ok(())
-            };
-            self.change(held, &name, note).await?;
         }
-        let done = tags.len() as u64;
-        Ok(Acted {
-            matched: done,
-            done,
-        })
+        Ok(acted)
     }
 
-    async fn replace(&self, id: &str, data: Data) -> Result<DeadLetter> {
-        let (sift, letters) = self.letters().await?;
-        let found = letters.into_iter().find(|(_, letter)| letter.id == id);
-        let mended = match found {
-            Some((tag, letter)) => self.mend(&sift, tag, letter, data).await,
-            None => Err(missing(id)),
-        };
-        sift.put_back().await?;
-        mended
+    async fn replace(&self, held: &Held, id: &str, data: Data) -> Result<DeadLetter> {
+        for name in self.mourners(held, None).await? {
+            let (sift, letters) = self.letters(&name).await?;
+            let found = letters.into_iter().find(|(_, letter)| letter.id == id);
+            let mended = match found {
+                Some((tag, letter)) => Some(self.mend(&sift, tag, letter, data.clone()).await),
+                None => None,
+            };
+            sift.put_back().await?;
+            if let Some(mended) = mended {
+                return mended;
+            }
+        }
+        Err(missing(id))
     }
 
     async fn mend(
@@ -117,6 +140,18 @@ fn selects(selection: &Selection, letter: &DeadLetter) -> bool {
     }
 }
 
+/// The only one whose letters can be meant.
+fn subscription(selection: &Selection) -> Option<&SubscriptionName> {
+    match selection {
+        Selection::Ids(_) => None,
+        Selection::Filter(filter) => filter.subscription.as_ref(),
+    }
+}
+
+fn number(letter: &DeadLetter) -> u128 {
+    letter.id.parse().unwrap_or(0)
+}
+
 fn missing(id: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
@@ -132,12 +167,9 @@ impl DeadLetters for AmqpBackend {
         after: Option<&str>,
         limit: usize,
     ) -> Result<DeadLetterPage> {
-        let letters = locked!(self, |held| self.stream.look())?;
+        let letters = locked!(self, |held| self.stream.look(&held, filter))?;
         let after = after.and_then(|id| id.parse::<u128>().ok()).unwrap_or(0);
-        let behind = |letter: &DeadLetter| letter.id.parse::<u128>().unwrap_or(0) > after;
-        let mut found = letters
-            .into_iter()
-            .filter(|l| behind(l) && filter.matches(l));
+        let mut found = letters.into_iter().filter(|letter| number(letter) > after);
         let items: Vec<_> = found.by_ref().take(limit).collect();
         let more = found.next().is_some();
         let next = items
@@ -148,21 +180,24 @@ impl DeadLetters for AmqpBackend {
     }
 
     async fn get(&self, id: &str) -> Result<DeadLetter> {
-        let letters = locked!(self, |held| self.stream.look())?;
+        let all = DeadLetterFilter::default();
+        let letters = locked!(self, |held| self.stream.look(&held, &all))?;
         let mut found = letters.into_iter().filter(|letter| letter.id == id);
         found.next().ok_or_else(|| missing(id))
     }
 
     async fn count(&self, selection: &Selection) -> Result<u64> {
-        let letters = locked!(self, |held| self.stream.look())?;
-        Ok(letters
-            .iter()
-            .filter(|letter| selects(selection, letter))
-            .count() as u64)
+        let all = DeadLetterFilter::default();
+        let filter = match selection {
+            Selection::Ids(_) => &all,
+            Selection::Filter(filter) => filter,
+        };
+        let letters = locked!(self, |held| self.stream.look(&held, filter))?;
+        Ok(letters.iter().filter(|l| selects(selection, l)).count() as u64)
     }
 
     async fn redrive(&self, selection: &Selection, limit: usize) -> Result<Acted> {
-        locked!(self, |held| self.stream.redrive(selection, limit))
+        locked!(self, |held| self.stream.redrive(&held, selection, limit))
     }
 
     async fn discard(&self, selection: &Selection) -> Result<Acted> {
@@ -170,6 +205,6 @@ impl DeadLetters for AmqpBackend {
     }
 
     async fn replace(&self, id: &str, data: Data) -> Result<DeadLetter> {
-        locked!(self, |held| self.stream.replace(id, data))
+        locked!(self, |held| self.stream.replace(&held, id, data))
     }
 }

@@ -19,6 +19,8 @@ mod order;
 
 /// How many settled positions are remembered, to tell a repeated settlement from a made-up one.
 const REMEMBERED: usize = 100_000;
+/// The lease of what is being settled, which goes on until the broker has answered or not.
+const SETTLING: Duration = Duration::from_hours(1);
 /// The desk itself, where it moves something from one standing to another.
 const NOBODY: MemberId = MemberId(0);
 
@@ -378,7 +380,7 @@ impl Desk {
         let Some(place) = self.places.get(&receipt.position).copied() else {
             return Err(Settled::Unknown);
         };
-        let until = now + self.spec.lease;
+        let until = now + SETTLING;
         match self.cursor.extend(&[(place, receipt.epoch)], until).first() {
             Some(Settled::Done) => {}
             Some(refused) => return Err(*refused),
@@ -419,10 +421,12 @@ impl Desk {
     }
 
     /// It did not work: the delivery stays with its member.
-    pub(crate) fn take_back(&mut self, ending: &Ending) {
+    pub(crate) fn take_back(&mut self, ending: &Ending, now: Timestamp) {
         if let Some(item) = self.items.get_mut(&ending.place) {
             item.settling = false;
         }
+        let until = now + self.spec.lease;
+        self.cursor.extend(&[(ending.place, ending.epoch)], until);
     }
 
     /// Attempts made, this one included.
@@ -445,6 +449,8 @@ impl Desk {
         self.cursor.expire(now);
         let one = |receipt: &Receipt| {
             let place = self.places.get(&receipt.position)?;
+            let settling = self.items.get(place).is_some_and(|item| item.settling);
+            let until = if settling { now + SETTLING } else { until };
             let answers = self.cursor.extend(&[(*place, receipt.epoch)], until);
             answers.first().copied()
         };

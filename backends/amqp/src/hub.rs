@@ -327,7 +327,7 @@ impl Hub {
             let items = leaving.iter().map(|one| &one.item);
             self.acknowledge(&channels, items).await
         };
-        if let Err(error) = self.stream.line.limited(giving).await {
+        if let Err(error) = giving.await {
             tracing::debug!(subscription = %self.name, %error, "the broker gives it back as well");
         }
     }

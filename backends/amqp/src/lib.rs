@@ -9,7 +9,7 @@
 //! queue S.s.<name>      one subscription, bound with its patterns
 //! queue S.q.<name>      those of it that are to run alone, because a process died with them
 //! queue S.d.<name>.<ms> retries of one delay, which go back to S.s.<name> by themselves
-//! queue S.dead          dead letters
+//! queue S.dead.<name>   dead letters of it
 //! queue S.book, S.state one message each: the subscriptions, the shared values
 //! queue S.lock          exists while somebody changes one of these
 //! queue S.e.., S.echo.. of one connection, and gone with it: a broadcast, an echo

@@ -55,7 +55,7 @@ impl Stream {
                 };
                 if answers.iter().any(lost) {
                     self.mend_exchange(answers.iter().filter_map(|one| one.as_ref().err())).await;
-                    out.give_up();
+                    out.give_up(&live);
                 }
                 Ok(answers)
             }
@@ -63,7 +63,7 @@ impl Stream {
             () = clock.sleep_until(until) => if live.blocked() {
                 Err(error::blocked(ErrorKind::Unknown))
             } else {
-                out.give_up();
+                out.give_up(&live);
                 unknown("no confirmation in time")
             },
             () = out.until_closed() => unknown("closed before the confirmation"),

@@ -4,20 +4,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_core::clock::Clock;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use lapin::Channel;
 use lapin::message::BasicGetMessage;
 use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicPublishOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::connect::{Line, confirmed};
+use crate::connect::Line;
 use crate::{error, wire};
 
 /// How long somebody else may be at it.
@@ -40,12 +38,13 @@ pub(crate) struct Lock {
 /// and neither wrote nor put back.
 pub(crate) struct Held {
     pub(crate) channel: Channel,
-    clock: Clock,
+    line: Arc<Line>,
     guard: Guard,
 }
 
 /// The lock itself, on a channel where nothing else happens that could close it.
 struct Guard {
+    line: Arc<Line>,
     channel: Channel,
     name: String,
     /// None once it is let go, or was not given.
@@ -60,7 +59,7 @@ impl Lock {
         }
     }
 
-    pub(crate) async fn take(&self, line: &Line) -> Result<Held> {
+    pub(crate) async fn take(&self, line: &Arc<Line>) -> Result<Held> {
         let mut ours = self.ours.clone().lock_owned().await;
         let clock = &line.config.clock;
         let until = clock.now() + PATIENCE;
@@ -68,6 +67,7 @@ impl Lock {
             let channel = line.channel().await?;
             // Before it is asked for: who goes away while it waits may have got it.
             let mut guard = Guard {
+                line: line.clone(),
                 channel: channel.clone(),
                 name: self.name.clone(),
                 ours: Some(ours),
@@ -82,7 +82,7 @@ impl Lock {
                 Ok(_) => {
                     return Ok(Held {
                         channel: line.channel().await?,
-                        clock: clock.clone(),
+                        line: line.clone(),
                         guard,
                     });
                 }
@@ -100,25 +100,25 @@ impl Lock {
 }
 
 impl Held {
-    /// Lets the next one in, once what was in hand is back.
-    pub(crate) async fn release(mut self) {
-        let letting_go = async {
-            let _ = self.channel.close(200, "done".into()).await;
-            if let Some(ours) = self.guard.ours.take() {
-                unlock(self.guard.channel.clone(), self.guard.name.clone(), ours).await;
-            }
-        };
+    /// Lets the next one in, once what was in hand is back; who waits for that does not wait long.
+    pub(crate) async fn release(self) {
+        let line = self.line.clone();
+        let letting_go = tokio::spawn(async move {
+            let closing = self.channel.close(200, "done".into());
+            let _ = self.line.ask(closing).await;
+            self.guard.unlock().await;
+        });
         // A broker that is low on memory hears no more of a line once it was written to.
         tokio::select! {
-            () = letting_go => {}
-            () = self.clock.sleep(RETURN) => {}
+            _ = letting_go => {}
+            () = line.config.clock.sleep(RETURN) => {}
         }
     }
 
     pub(crate) async fn get(&self, queue: &str) -> Result<Option<BasicGetMessage>> {
         let options = BasicGetOptions::default();
-        let got = self.channel.basic_get(queue.into(), options).await;
-        got.map_err(error::of)
+        let got = self.channel.basic_get(queue.into(), options);
+        self.line.ask(got).await
     }
 
     /// The document, and the messages it came from, still held. Every document was written once when
@@ -127,7 +127,8 @@ impl Held {
         &self,
         queue: &str,
     ) -> Result<(T, Vec<u64>)> {
-        let until = self.clock.now() + RETURN;
+        let clock = &self.line.config.clock;
+        let until = clock.now() + RETURN;
         loop {
             let (tags, newest) = self.newest(queue).await?;
             if let Some(bytes) = newest {
@@ -135,10 +136,10 @@ impl Held {
                 let corrupt = |e| Error::new(ErrorKind::Corrupt, text).because(e);
                 return Ok((serde_json::from_slice(&bytes).map_err(corrupt)?, tags));
             }
-            if self.clock.now() >= until {
+            if clock.now() >= until {
                 return Ok((T::default(), tags));
             }
-            self.clock.sleep(PAUSE).await;
+            clock.sleep(PAUSE).await;
         }
     }
 
@@ -174,20 +175,12 @@ impl Held {
         let mut headers = FieldTable::default();
         let stamp = i64::try_from(version).unwrap_or(i64::MAX);
         headers.insert("fanfare-version".into(), AMQPValue::LongLongInt(stamp));
-        let options = BasicPublishOptions {
-            mandatory: true,
-            ..BasicPublishOptions::default()
-        };
         let properties = wire::plain().with_headers(headers);
-        let sent = self
-            .channel
-            .basic_publish("".into(), queue.into(), options, &bytes, properties)
-            .await
-            .map_err(error::unknown)?;
-        confirmed(sent.await)?;
+        let written = self.line.write(&self.channel, queue, &bytes, properties);
+        written.await?;
         for tag in before {
             let acked = self.channel.basic_ack(tag, BasicAckOptions::default());
-            acked.await.map_err(error::of)?;
+            self.line.ask(acked).await?;
         }
         Ok(())
     }
@@ -200,9 +193,18 @@ impl Held {
         };
         for tag in tags {
             let back = self.channel.basic_nack(tag, options);
-            back.await.map_err(error::of)?;
+            self.line.ask(back).await?;
         }
         Ok(())
+    }
+}
+
+impl Guard {
+    async fn unlock(mut self) {
+        if let Some(ours) = self.ours.take() {
+            unlock(self.line.clone(), self.channel.clone(), self.name.clone()).await;
+            drop(ours);
+        }
     }
 }
 
@@ -210,17 +212,22 @@ impl Drop for Guard {
     fn drop(&mut self) {
         // Whoever held it was dropped on the way.
         if let Some(ours) = self.ours.take() {
-            tokio::spawn(unlock(self.channel.clone(), self.name.clone(), ours));
+            let unlocking = unlock(self.line.clone(), self.channel.clone(), self.name.clone());
+            tokio::spawn(async move {
+                unlocking.await;
+                drop(ours);
+            });
         }
     }
 }
 
-async fn unlock(channel: Channel, name: String, ours: OwnedMutexGuard<()>) {
-    // Where this fails the connection is gone, and the lock with it.
+/// Where this fails the connection is gone, or given up, and the lock with it.
+async fn unlock(line: Arc<Line>, channel: Channel, name: String) {
     let options = QueueDeleteOptions::default();
-    let _ = channel.queue_delete(name.as_str().into(), options).await;
-    let _ = channel.close(200, "done".into()).await;
-    drop(ours);
+    let _ = line
+        .ask(channel.queue_delete(name.as_str().into(), options))
+        .await;
+    let _ = line.ask(channel.close(200, "done".into())).await;
 }
 
 fn version(properties: &lapin::BasicProperties) -> u64 {

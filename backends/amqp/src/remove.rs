@@ -7,7 +7,6 @@ use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 
 use crate::backend::{AmqpBackend, Stream};
 use crate::config::AmqpConfig;
-use crate::error;
 use crate::register::Held;
 use crate::subscription::Book;
 
@@ -26,7 +25,7 @@ impl AmqpBackend {
 impl Stream {
     async fn remove(&self) -> Result<()> {
         let held = self.lock.take(&self.line).await?;
-        let removed = self.line.limited(self.remove_all(&held)).await;
+        let removed = self.remove_all(&held).await;
         held.release().await;
         removed
     }
@@ -40,15 +39,15 @@ impl Stream {
             }
         }
         let channel = &held.channel;
-        for part in ["unrouted", "dead", "state", "book"] {
+        for part in ["unrouted", "state", "book"] {
             let (queue, options) = (self.part(part), QueueDeleteOptions::default());
             let deleted = channel.queue_delete(queue.as_str().into(), options);
-            deleted.await.map_err(error::of)?;
+            self.line.ask(deleted).await?;
         }
         for exchange in [self.name.clone(), self.part("unrouted")] {
             let options = ExchangeDeleteOptions::default();
             let deleted = channel.exchange_delete(exchange.as_str().into(), options);
-            deleted.await.map_err(error::of)?;
+            self.line.ask(deleted).await?;
         }
         Ok(())
     }

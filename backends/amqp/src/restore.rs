@@ -26,7 +26,7 @@ impl Stream {
     /// With all that was bound to it, unless another process was first.
     async fn restore(&self) -> Result<()> {
         let held = self.lock.take(&self.line).await?;
-        let restored = self.line.limited(self.restore_with(&held)).await;
+        let restored = self.restore_with(&held).await;
         held.release().await;
         restored
     }

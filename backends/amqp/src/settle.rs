@@ -6,10 +6,8 @@ use std::time::Duration;
 use fanfare_core::delivery::{Receipt, Settled, Settlement};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use futures::future::join_all;
-use lapin::options::BasicPublishOptions;
-use lapin::{BasicProperties, Channel};
+use lapin::Channel;
 
-use crate::connect::confirmed;
 use crate::desk::{Ending, Exhausted, Item};
 use crate::hub::{Channels, Hub};
 use crate::wire::Note;
@@ -43,7 +41,7 @@ impl Hub {
         let (mut desk, now) = (self.desk.lock(), clock.now());
         if let Err(error) = made {
             for (ending, _) in begun.iter().flatten() {
-                desk.take_back(ending);
+                desk.take_back(ending, now);
             }
             return Err(error);
         }
@@ -84,11 +82,10 @@ impl Hub {
             let text = "what was held before the break has not come again yet";
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
-        let line = &self.stream.line;
         let writes = told
             .iter()
             .map(|(ending, with)| self.write(&channels.main.channel, ending, with));
-        let written = line.limited(async { Ok(join_all(writes).await) }).await?;
+        let written = join_all(writes).await;
         let mut all_written = Ok(());
         let mut done = Vec::new();
         for ((ending, _), written) in told.iter().zip(written) {
@@ -161,7 +158,9 @@ impl Hub {
         note: Note,
     ) -> Result<()> {
         let properties = wire::properties(&item.event, &note);
-        publish(channel, queue, item.event.bytes(), properties).await
+        let line = &self.stream.line;
+        line.write(channel, queue, item.event.bytes(), properties)
+            .await
     }
 
     /// Lets these messages go, those that came in a row in one step.
@@ -195,19 +194,4 @@ impl Hub {
         }
         Ok(())
     }
-}
-
-/// Into a queue, confirmed.
-pub(crate) async fn publish(
-    channel: &Channel,
-    queue: &str,
-    data: &[u8],
-    properties: BasicProperties,
-) -> Result<()> {
-    let options = BasicPublishOptions {
-        mandatory: true,
-        ..BasicPublishOptions::default()
-    };
-    let sent = channel.basic_publish("".into(), queue.into(), options, data, properties);
-    confirmed(sent.await.map_err(error::unknown)?.await)
 }

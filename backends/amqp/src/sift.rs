@@ -2,6 +2,7 @@
 //! for queues of what is seldom looked at.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use fanfare_core::error::Result;
 use futures::future::try_join_all;
@@ -11,7 +12,7 @@ use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
 
 use parking_lot::Mutex;
 
-use crate::error;
+use crate::connect::Line;
 
 /// How many are asked for at a time.
 const AHEAD: usize = 64;
@@ -21,6 +22,7 @@ const AT_ONCE: usize = 16;
 
 /// What is in hand. All that is not let go is back when the value is dropped, and its channel with it.
 pub(crate) struct Sift {
+    line: Arc<Line>,
     channel: Channel,
     queue: String,
     /// In hand, and not looked at yet.
@@ -29,12 +31,13 @@ pub(crate) struct Sift {
 
 impl Sift {
     /// Over a channel of its own.
-    pub(crate) fn new(channel: Channel, queue: String) -> Self {
-        Self {
-            channel,
+    pub(crate) async fn open(line: &Arc<Line>, queue: String) -> Result<Self> {
+        Ok(Self {
+            line: line.clone(),
+            channel: line.channel().await?,
             queue,
             ahead: Mutex::default(),
-        }
+        })
     }
 
     /// Where messages, and what becomes of them, are written.
@@ -56,13 +59,20 @@ impl Sift {
     async fn get(&self) -> Result<Option<Delivery>> {
         let queue = self.queue.as_str().into();
         let got = self.channel.basic_get(queue, BasicGetOptions::default());
-        Ok(got.await.map_err(error::of)?.map(|got| got.delivery))
+        Ok(self.line.ask(got).await?.map(|got| got.delivery))
     }
 
     /// So many of them at the same time; fewer where there are no more.
     pub(crate) async fn some(&self, count: usize) -> Result<Vec<Delivery>> {
-        let all = try_join_all((0..count).map(|_| self.next())).await?;
-        Ok(all.into_iter().flatten().collect())
+        let mut some: Vec<_> = {
+            let mut ahead = self.ahead.lock();
+            let there = count.min(ahead.len());
+            ahead.drain(..there).collect()
+        };
+        let missing = count - some.len();
+        let got = try_join_all((0..missing).map(|_| self.get())).await?;
+        some.extend(got.into_iter().flatten());
+        Ok(some)
     }
 
     /// Lets these go for good. Before, all others are in hand.
@@ -70,7 +80,7 @@ impl Sift {
         for some in tags.chunks(AT_ONCE) {
             for tag in some {
                 let acked = self.channel.basic_ack(*tag, BasicAckOptions::default());
-                acked.await.map_err(error::of)?;
+                self.line.ask(acked).await?;
             }
             // Answered behind them. What came meanwhile goes back with the rest.
             self.get().await?;
@@ -84,7 +94,7 @@ impl Sift {
             multiple: true,
             requeue: true,
         };
-        self.channel.basic_nack(0, rest).await.map_err(error::of)?;
+        self.line.ask(self.channel.basic_nack(0, rest)).await?;
         // Where this fails the channel has ended with its connection.
         let _ = self.channel.close(200, "done".into()).await;
         Ok(())

@@ -29,8 +29,12 @@ impl Hub {
         let Some(queue) = &self.alone else {
             return Ok(());
         };
-        let depth = self.stream.depth(&channels.alone.channel, queue).await?;
-        let depth = depth.ok_or_else(|| error::deleted(queue))?;
+        let dead = self.stream.dead_of(&self.name);
+        let mut depth = 0;
+        for queue in [&dead, queue] {
+            let found = self.stream.depth(&channels.alone.channel, queue).await?;
+            depth = found.ok_or_else(|| error::deleted(queue))?;
+        }
         // Also for who could not fetch it before.
         if depth > 0 || self.alone_waits() {
             self.expect_alone(depth > 0);
@@ -102,7 +106,7 @@ impl Hub {
         let writes = kept
             .iter()
             .map(|item| self.send(channel, queue, item, item.note));
-        self.stream.line.limited(try_join_all(writes)).await?;
+        try_join_all(writes).await?;
         self.acknowledge(channels, kept).await?;
         self.expect_alone(true);
         self.bury(spent).await

@@ -10,11 +10,10 @@ use lapin::options::{
     ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, ExchangeKind};
+use lapin::{BasicProperties, Channel, ExchangeKind};
 
 use crate::backend::{Stream, place_at};
 use crate::register::Held;
-use crate::settle::publish;
 use crate::sift::Sift;
 use crate::subscription::{Book, Stored, keys};
 use crate::wire::Note;
@@ -69,11 +68,16 @@ impl Stream {
         self.part(&format!("q.{name}"))
     }
 
+    /// Where its dead letters are.
+    pub(crate) fn dead_of(&self, name: &SubscriptionName) -> String {
+        self.part(&format!("dead.{name}"))
+    }
+
     fn delay_of(&self, name: &SubscriptionName, millis: u64) -> String {
         self.part(&format!("d.{name}.{millis}"))
     }
 
-    /// All the queues of a subscription.
+    /// All the queues where deliveries of a subscription wait.
     pub(crate) fn queues_of(&self, name: &SubscriptionName, stored: &Stored) -> Vec<String> {
         let delays = stored.delays.iter().map(|ms| self.delay_of(name, *ms));
         let own = [self.queue_of(name), self.alone_of(name)];
@@ -85,12 +89,12 @@ impl Stream {
         if self.is_made().await? {
             // Still: it may be somebody else's, declared otherwise.
             let channel = self.line.channel().await?;
-            self.line.limited(self.declare_on(&channel)).await?;
+            self.declare_on(&channel).await?;
             let _ = channel.close(200, "done".into()).await;
             return Ok(());
         }
         let held = self.lock.take(&self.line).await?;
-        let made = self.line.limited(self.make(&held)).await;
+        let made = self.make(&held).await;
         held.release().await;
         made
     }
@@ -124,9 +128,7 @@ impl Stream {
     }
 
     pub(crate) async fn declare_on(&self, channel: &Channel) -> Result<()> {
-        for part in ["dead", "book"] {
-            self.queue(channel, &self.part(part), &[]).await?;
-        }
+        self.queue(channel, &self.part("book"), &[]).await?;
         if let Some(theirs) = &self.line.config.exchange {
             return self.find_exchange(channel, theirs).await;
         }
@@ -152,7 +154,7 @@ impl Stream {
         };
         let (kind, nothing) = (ExchangeKind::Topic, FieldTable::default());
         let found = channel.exchange_declare(name.into(), kind, options, nothing);
-        found.await.map_err(error::of)
+        self.line.ask(found).await
     }
 
     async fn exchange(
@@ -167,7 +169,7 @@ impl Stream {
             ..ExchangeDeclareOptions::default()
         };
         let declared = channel.exchange_declare(name.into(), kind, options, arguments);
-        declared.await.map_err(error::of)
+        self.line.ask(declared).await
     }
 
     /// A durable quorum queue.
@@ -184,7 +186,7 @@ impl Stream {
             table.insert((*name).into(), value.clone());
         }
         let declared = channel.queue_declare(name.into(), QueueDeclareOptions::durable(), table);
-        declared.await.map(drop).map_err(error::of)
+        self.line.ask(declared).await.map(drop)
     }
 
     pub(crate) async fn bind(
@@ -196,7 +198,7 @@ impl Stream {
     ) -> Result<()> {
         let (options, table) = (QueueBindOptions::default(), FieldTable::default());
         let bound = channel.queue_bind(queue.into(), exchange.into(), key.into(), options, table);
-        bound.await.map_err(error::of)
+        self.line.ask(bound).await
     }
 
     /// How many messages are ready; `None` where there is no such queue. A missing queue closes the
@@ -239,8 +241,9 @@ impl Stream {
 
     pub(crate) async fn create_queues(&self, held: &Held, spec: &SubscriptionSpec) -> Result<()> {
         let queue = self.queue_of(&spec.name);
-        self.queue(&held.channel, &self.alone_of(&spec.name), &[])
-            .await?;
+        for beside in [self.alone_of(&spec.name), self.dead_of(&spec.name)] {
+            self.queue(&held.channel, &beside, &[]).await?;
+        }
         if self.their_queue(&spec.name).is_some() {
             let found = self.depth(&held.channel, &queue).await?;
             return found.map(drop).ok_or_else(|| error::deleted(&queue));
@@ -256,7 +259,7 @@ impl Stream {
     }
 
     async fn fetch_unrouted(&self, spec: &SubscriptionSpec) -> Result<()> {
-        let sift = Sift::new(self.line.channel().await?, self.part("unrouted"));
+        let sift = Sift::open(&self.line, self.part("unrouted")).await?;
         let (mut wanted, mut moving) = (Vec::new(), Vec::new());
         let queue = self.queue_of(&spec.name);
         while let Some(message) = sift.next().await? {
@@ -268,12 +271,26 @@ impl Stream {
                 moving.push((message.data, message.properties));
             }
             if moving.len() >= MOVED_AT_ONCE {
-                write_all(&sift, &queue, std::mem::take(&mut moving)).await?;
+                self.write_all(&sift, &queue, std::mem::take(&mut moving))
+                    .await?;
             }
         }
-        write_all(&sift, &queue, moving).await?;
+        self.write_all(&sift, &queue, moving).await?;
         sift.let_go(&wanted).await?;
         sift.put_back().await
+    }
+
+    async fn write_all(
+        &self,
+        sift: &Sift,
+        queue: &str,
+        messages: Vec<(Vec<u8>, BasicProperties)>,
+    ) -> Result<()> {
+        let one = |(data, properties): (Vec<u8>, BasicProperties)| async move {
+            let line = &self.line;
+            line.write(sift.channel(), queue, &data, properties).await
+        };
+        try_join_all(messages.into_iter().map(one)).await.map(drop)
     }
 
     /// Makes the queues of a subscription again that somebody deleted past us, and notes the loss;
@@ -285,7 +302,8 @@ impl Stream {
             let stored = book.subscriptions.get(name.as_str());
             // Another process may have been first.
             let there = self.is_there(&self.queue_of(name)).await?
-                && self.is_there(&self.alone_of(name)).await?;
+                && self.is_there(&self.alone_of(name)).await?
+                && self.is_there(&self.dead_of(name)).await?;
             let Some(stored) = stored.filter(|_| !there) else {
                 let known = stored.is_some();
                 held.put_back(tags).await?;
@@ -297,7 +315,7 @@ impl Stream {
             self.write_book(&held, book, tags).await?;
             Ok(true)
         };
-        let revived = self.line.limited(reviving).await;
+        let revived = reviving.await;
         held.release().await;
         revived
     }
@@ -311,12 +329,13 @@ impl Stream {
     ) -> Result<()> {
         let theirs = self.their_queue(name);
         let mut queues = self.queues_of(name, stored);
+        queues.push(self.dead_of(name));
         queues.retain(|queue| Some(queue.as_str()) != theirs);
         for queue in queues {
             self.delays.lock().remove(&queue);
             let options = QueueDeleteOptions::default();
             let deleted = held.channel.queue_delete(queue.into(), options);
-            deleted.await.map_err(error::of)?;
+            self.line.ask(deleted).await?;
         }
         Ok(())
     }
@@ -341,7 +360,7 @@ impl Stream {
             let (queue, exchange) = (queue.as_str().into(), self.exchange_name().into());
             let (key, table) = (key.as_str().into(), FieldTable::default());
             let unbound = held.channel.queue_unbind(queue, exchange, key, table);
-            unbound.await.map_err(error::of)?;
+            self.line.ask(unbound).await?;
         }
         Ok(())
     }
@@ -359,8 +378,7 @@ impl Stream {
             return Ok(delay);
         }
         let held = self.lock.take(&self.line).await?;
-        let making = self.make_delay(&held, name, millis, &delay);
-        let made = self.line.limited(making).await;
+        let made = self.make_delay(&held, name, millis, &delay).await;
         held.release().await;
         made?;
         self.delays.lock().insert(delay.clone());
@@ -393,17 +411,6 @@ impl Stream {
         self.change(held, name, note).await?;
         self.queue(&held.channel, delay, &arguments).await
     }
-}
-
-async fn write_all(
-    sift: &Sift,
-    queue: &str,
-    messages: Vec<(Vec<u8>, lapin::BasicProperties)>,
-) -> Result<()> {
-    let one = |(data, properties): (Vec<u8>, lapin::BasicProperties)| async move {
-        publish(sift.channel(), queue, &data, properties).await
-    };
-    try_join_all(messages.into_iter().map(one)).await.map(drop)
 }
 
 /// Whether what was published there and then belongs to a subscription that starts so.

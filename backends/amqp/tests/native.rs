@@ -222,7 +222,7 @@ async fn a_stream_is_removed_with_all_its_queues_and_no_other() {
         "s.all",
         "q.all",
         "d.all.1300",
-        "dead",
+        "dead.all",
         "book",
         "state",
         "unrouted",

@@ -230,6 +230,10 @@ impl Admin for MemoryBackend {
         Ok(inner.info(inner.subscription(name)?))
     }
 
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
+        Ok(self.lock()?.subscription(name)?.spec.clone())
+    }
+
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
         let inner = self.lock()?;
         let durable = inner.subscriptions.values().filter(|s| !s.spec.ephemeral);

@@ -199,6 +199,12 @@ impl Admin for PostgresBackend {
         found.pop().ok_or_else(|| unknown(name))
     }
 
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
+        self.check_open()?;
+        let there = subscription::load(&self.database, name).await?;
+        Ok(there.ok_or_else(|| unknown(name))?.spec)
+    }
+
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
         self.check_open()?;
         self.infos(None).await

@@ -111,6 +111,13 @@ impl Admin for SqliteBackend {
         infos.pop().ok_or_else(|| no_answer("get"))
     }
 
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
+        let subscription = self.inner.stream.subscriptions.get(name);
+        self.inner.stream.check()?;
+        let spec = subscription?.live.lock().spec.clone();
+        Ok(spec)
+    }
+
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
         self.inner.stream.check()?;
         self.infos(self.inner.stream.subscriptions.durable()).await

@@ -182,11 +182,9 @@ pub trait Admin: Send + Sync {
     /// One subscription.
     async fn get(&self, name: &SubscriptionName) -> Result<SubscriptionInfo>;
 
-    /// One subscription as created or last changed. SHOULD cost the same whatever waits, which
-    /// [`Admin::get`] need not where counting reads the log.
-    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
-        Ok(self.get(name).await?.spec)
-    }
+    /// One subscription as created or last changed. MUST cost the same whatever waits, which
+    /// [`Admin::get`] need not where counting reads the log: every settlement from elsewhere asks.
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec>;
 
     /// Every subscription that is not ephemeral, by name.
     async fn list(&self) -> Result<Vec<SubscriptionInfo>>;

@@ -216,6 +216,8 @@ fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
     }
     load.park(chance::now())?;
     load.record.sync()?;
+    // Waiting may have taken longer than a server keeps an idle connection.
+    http = Http::connect(first(servers))?;
     let mut held = Held {
         losses: losses(&mut http)?,
         audit_ok: true,

@@ -118,3 +118,26 @@ fn what_does_not_come_again_is_somebody_elses() {
     desk.arrive(message(2, 0, 1, false), false, now);
     assert_eq!(look(&mut desk, 10, now + LEASE * 2).len(), 1);
 }
+
+#[test]
+fn what_is_being_settled_is_nobody_elses_however_long_the_broker_takes() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), false, now);
+    let receipt = look(&mut desk, 10, now)[0].receipt;
+    let ending = desk.begin(receipt, now).unwrap();
+    let late = now + LEASE * 2;
+    assert!(look(&mut desk, 10, late).is_empty());
+    assert_eq!(desk.begin(receipt, late).unwrap_err(), Settled::Already);
+    assert_eq!(desk.extend(&[receipt], late, late), [Settled::Done]);
+    assert!(look(&mut desk, 10, late + LEASE).is_empty());
+    assert_eq!(desk.end(&ending, Settlement::Ack, late), Settled::Done);
+    assert_eq!((desk.in_flight(), desk.waiting()), (0, 0));
+    // What the broker did not hear is held again as long as any other.
+    desk.arrive(message(2, 0, 2, false), false, late);
+    let receipt = look(&mut desk, 10, late)[0].receipt;
+    let ending = desk.begin(receipt, late).unwrap();
+    desk.take_back(&ending, late);
+    assert!(look(&mut desk, 10, late).is_empty());
+    let again = look(&mut desk, 10, late + LEASE);
+    assert_eq!(again.first().map(|d| d.position), Some(Position(2)));
+}

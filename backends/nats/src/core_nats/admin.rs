@@ -100,6 +100,10 @@ impl Admin for NatsCore {
         Ok(self.room.subscription(name)?.queue().info())
     }
 
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
+        Ok(Admin::get(self, name).await?.spec)
+    }
+
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
         self.room.check_open()?;
         let all = self.room.all().into_iter();

@@ -116,6 +116,10 @@ impl Admin for RedisPubSub {
         Ok(self.subscription(name)?.queue().info())
     }
 
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
+        Ok(Admin::get(self, name).await?.spec)
+    }
+
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
         self.check_open()?;
         let all = self.all().into_iter();

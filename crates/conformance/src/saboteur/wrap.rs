@@ -186,6 +186,10 @@ impl Admin for Wrapped {
         Ok(info)
     }
 
+    async fn spec(&self, name: &SubscriptionName) -> Result<SubscriptionSpec> {
+        Ok(Admin::get(self, name).await?.spec)
+    }
+
     async fn list(&self) -> Result<Vec<SubscriptionInfo>> {
         let mut listed = self.real.admin().list().await?;
         for info in &mut listed {
