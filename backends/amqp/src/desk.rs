@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use fanfare_core::consumer::MemberKind;
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
-use fanfare_core::event::Event;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::SubscriptionSpec;
 use fanfare_core::timestamp::Timestamp;
 use fanfare_cursor::{Cursor, Granted, MemberId, Plan, Standing};
 
 use crate::subscription;
-use crate::wire::Note;
 
+mod item;
 mod order;
+
+pub(crate) use item::{Ending, Exhausted, Item, Leaving};
 
 /// How many settled positions are remembered, to tell a repeated settlement from a made-up one.
 const REMEMBERED: usize = 100_000;
@@ -23,60 +24,6 @@ const REMEMBERED: usize = 100_000;
 const SETTLING: Duration = Duration::from_hours(1);
 /// The desk itself, where it moves something from one standing to another.
 const NOBODY: MemberId = MemberId(0);
-
-/// One message that this process holds.
-#[derive(Debug, Clone)]
-pub(crate) struct Item {
-    pub(crate) event: Event,
-    pub(crate) note: Note,
-    /// Acknowledges it on the channel of this line, and on no other.
-    pub(crate) tag: u64,
-    line: u64,
-    /// From the queue of those that run alone.
-    pub(crate) alone: bool,
-    /// Its settlement is on the way.
-    settling: bool,
-}
-
-impl Item {
-    pub(crate) fn new(event: Event, note: Note, tag: u64, alone: bool) -> Self {
-        Self {
-            event,
-            note,
-            tag,
-            line: 0,
-            alone,
-            settling: false,
-        }
-    }
-}
-
-/// A delivery that goes back to the broker when the process leaves.
-#[derive(Debug)]
-pub(crate) struct Leaving {
-    pub(crate) item: Item,
-    /// It waits for a retry, so much longer.
-    pub(crate) wait: Option<Duration>,
-    /// Whoever gets it next runs it alone.
-    pub(crate) alone: bool,
-}
-
-/// A delivery that a settlement is about to end.
-#[derive(Debug, Clone)]
-pub(crate) struct Ending {
-    pub(crate) place: u64,
-    epoch: u64,
-    pub(crate) item: Item,
-}
-
-/// A delivery that ran out of attempts.
-#[derive(Debug)]
-pub(crate) struct Exhausted {
-    pub(crate) item: Item,
-    pub(crate) attempts: u32,
-    /// None where dead letters are off.
-    pub(crate) error: Option<String>,
-}
 
 #[derive(Debug)]
 pub(crate) struct Desk {

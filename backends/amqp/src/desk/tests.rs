@@ -1,9 +1,11 @@
 //! Who gets what, when messages come again.
 
+use fanfare_core::event::Event;
 use fanfare_core::pattern::PatternSet;
 use fanfare_core::subscription::SubscriptionName;
 
 use super::*;
+use crate::wire::Note;
 
 const LEASE: Duration = Duration::from_secs(30);
 const MEMBER: MemberId = MemberId(1);
