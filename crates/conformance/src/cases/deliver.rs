@@ -213,9 +213,15 @@ async fn a_waiting_receive_is_woken_by_a_publish(stage: &Stage) -> Verdict {
 
 async fn a_receive_that_is_dropped_strands_nothing(stage: &Stage) -> Verdict {
     let seat = stage.join_new("all", "**").await?;
-    let published = events("orders.placed", 200)?;
-    let mut came = Vec::new();
+    let mut published = events("orders.placed", 200)?;
+    let (mut tried, mut came) = (0, Vec::new());
+    let until = stage.clock.now() + stage.patience;
     for event in &published {
+        // Slow backends are tried less often, not longer.
+        if stage.clock.now() >= until {
+            break;
+        }
+        tried += 1;
         // Polled once before and once after the event is there, then dropped.
         let mut waiting = seat.consumer.receive(3, stage.patience);
         let early = (&mut waiting).now_or_never();
@@ -231,7 +237,8 @@ async fn a_receive_that_is_dropped_strands_nothing(stage: &Stage) -> Verdict {
             tokio::task::yield_now().await;
         }
     }
-    came.extend(seat.take(published.len() - came.len()).await?);
+    published.truncate(tried);
+    came.extend(seat.take(tried - came.len()).await?);
     seat.ack(&came).await?;
     require_same(&came, &published)
 }
