@@ -12,7 +12,7 @@ use fanfare_core::pattern::PatternSet;
 use fanfare_core::position::Position;
 use fanfare_core::subscription::{SubscriptionName, SubscriptionSpec};
 
-use crate::backend::{AmqpBackend, Stream};
+use crate::backend::{AmqpBackend, Stream, locked};
 use crate::error;
 use crate::hub::Hub;
 use crate::register::Held;
@@ -248,19 +248,6 @@ fn not_offered<T>(what: &str) -> Result<T> {
         format!("RabbitMQ keeps no log: {what} is not offered"),
     ))
 }
-
-/// Does something under the lock, and lets the next one in.
-macro_rules! locked {
-    ($backend:expr, |$held:ident| $work:expr) => {{
-        let stream = &$backend.stream;
-        stream.line.check_open()?;
-        let $held = stream.lock.take(&stream.line).await?;
-        let done = $work.await;
-        $held.release().await;
-        done
-    }};
-}
-pub(crate) use locked;
 
 #[async_trait]
 impl Admin for AmqpBackend {

@@ -81,6 +81,19 @@ impl AmqpBackend {
     }
 }
 
+/// Does something under the lock, and lets the next one in.
+macro_rules! locked {
+    ($backend:expr, |$held:ident| $work:expr) => {{
+        let stream = &$backend.stream;
+        stream.line.check_open()?;
+        let $held = stream.lock.take(&stream.line).await?;
+        let done = $work.await;
+        $held.release().await;
+        done
+    }};
+}
+pub(crate) use locked;
+
 impl Stream {
     /// Nothing of it needs to be there yet.
     pub(crate) fn new(config: AmqpConfig) -> Self {

@@ -127,6 +127,11 @@ impl Line {
     /// A channel of its own, for what may close it.
     pub(crate) async fn channel(&self) -> Result<Channel> {
         let live = self.get().await?;
+        self.channel_of(&live).await
+    }
+
+    /// One over this connection, whatever became of it.
+    pub(crate) async fn channel_of(&self, live: &Live) -> Result<Channel> {
         self.limited(confirming(&live.connection)).await
     }
 

@@ -8,8 +8,7 @@ use fanfare_core::dead_letter::{
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::subscription::SubscriptionName;
 
-use crate::admin::locked;
-use crate::backend::{AmqpBackend, Stream};
+use crate::backend::{AmqpBackend, Stream, locked};
 use crate::register::Held;
 use crate::sift::Sift;
 use crate::subscription::Stored;
@@ -17,7 +16,7 @@ use crate::wire::{self, Note};
 
 impl Stream {
     /// The subscriptions that have any, or this one if it has.
-    async fn mourners(
+    async fn with_dead_letters(
         &self,
         held: &Held,
         of: Option<&SubscriptionName>,
@@ -36,7 +35,10 @@ impl Stream {
     /// The letters that are meant, oldest first.
     async fn look(&self, held: &Held, filter: &DeadLetterFilter) -> Result<Vec<DeadLetter>> {
         let mut found = Vec::new();
-        for name in self.mourners(held, filter.subscription.as_ref()).await? {
+        for name in self
+            .with_dead_letters(held, filter.subscription.as_ref())
+            .await?
+        {
             let (sift, letters) = self.letters(&name).await?;
             sift.put_back().await?;
             let letters = letters.into_iter().map(|(_, letter)| letter);
@@ -48,7 +50,10 @@ impl Stream {
 
     async fn redrive(&self, held: &Held, selection: &Selection, limit: usize) -> Result<Acted> {
         let mut acted = Acted::default();
-        for name in self.mourners(held, subscription(selection)).await? {
+        for name in self
+            .with_dead_letters(held, subscription(selection))
+            .await?
+        {
             let (sift, letters) = self.letters(&name).await?;
             for (tag, letter) in letters {
                 if !selects(selection, &letter) {
@@ -76,7 +81,10 @@ impl Stream {
 
     async fn discard(&self, held: &Held, selection: &Selection) -> Result<Acted> {
         let mut acted = Acted::default();
-        for name in self.mourners(held, subscription(selection)).await? {
+        for name in self
+            .with_dead_letters(held, subscription(selection))
+            .await?
+        {
             let (sift, letters) = self.letters(&name).await?;
             let meant = letters.iter().filter(|(_, l)| selects(selection, l));
             let tags: Vec<u64> = meant.map(|(tag, _)| *tag).collect();
@@ -98,7 +106,7 @@ impl Stream {
     }
 
     async fn replace(&self, held: &Held, id: &str, data: Data) -> Result<DeadLetter> {
-        for name in self.mourners(held, None).await? {
+        for name in self.with_dead_letters(held, None).await? {
             let (sift, letters) = self.letters(&name).await?;
             let found = letters.into_iter().find(|(_, letter)| letter.id == id);
             let mended = match found {

@@ -64,7 +64,8 @@ impl Lock {
         let clock = &line.config.clock;
         let until = clock.now() + PATIENCE;
         loop {
-            let channel = line.channel().await?;
+            let live = line.get().await?;
+            let channel = line.channel_of(&live).await?;
             // Before it is asked for: who goes away while it waits may have got it.
             let mut guard = Guard {
                 line: line.clone(),
@@ -80,8 +81,10 @@ impl Lock {
             let declared = channel.queue_declare(name.into(), options, FieldTable::default());
             match line.limited(async { Ok(declared.await) }).await? {
                 Ok(_) => {
+                    // Over the connection that has the lock, and ends with it: nothing is written by
+                    // who has lost it.
                     return Ok(Held {
-                        channel: line.channel().await?,
+                        channel: line.channel_of(&live).await?,
                         line: line.clone(),
                         guard,
                     });

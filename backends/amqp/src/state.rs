@@ -13,8 +13,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use crate::admin::locked;
-use crate::backend::AmqpBackend;
+use crate::backend::{AmqpBackend, locked};
 use crate::register::Held;
 
 /// The most calls that wait for one turn.
