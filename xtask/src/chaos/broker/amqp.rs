@@ -17,8 +17,9 @@ const INSTALLED: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const VERSIONS: &str = "/usr/lib/rabbitmq/lib";
 /// The port mapper of Erlang would outlive the broker; started here it dies with it.
 const START: &str = "epmd & exec \"$0\"";
-/// Nearly full disks of build machines block no publisher.
-const SETTINGS: &str = "disk_free_limit.absolute = 1MB\n";
+/// Nearly full disks of build machines block no publisher. In Erlang terms: a `rabbitmq.conf` is translated
+/// into them at each start.
+const SETTINGS: &str = "[{rabbit, [{disk_free_limit, 1000000}]}].\n";
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What a client says first, and what the broker then begins with: a method on channel 0.
@@ -50,8 +51,7 @@ fn version() -> Result<String> {
 }
 
 fn prepare(dir: &Path) -> Result {
-    fs::write(dir.join("rabbitmq.conf"), SETTINGS)?;
-    fs::write(dir.join("advanced.config"), "[].\n")?;
+    fs::write(dir.join("advanced.config"), SETTINGS)?;
     Ok(fs::write(dir.join("plugins"), "[].\n")?)
 }
 
@@ -65,6 +65,7 @@ fn command(dir: &Path, port: u16, keeps: Keeps) -> Command {
         // Where the nodes of one user keep their shared secret.
         ("HOME", ""),
         ("RABBITMQ_CONF_ENV_FILE", "no-environment"),
+        // Not there.
         ("RABBITMQ_CONFIG_FILE", "rabbitmq.conf"),
         ("RABBITMQ_ADVANCED_CONFIG_FILE", "advanced.config"),
         ("RABBITMQ_ENABLED_PLUGINS_FILE", "plugins"),
