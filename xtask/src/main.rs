@@ -9,6 +9,7 @@
 mod brokers;
 mod chaos;
 mod command;
+mod coverage;
 mod json;
 mod suite;
 mod systems;
@@ -32,6 +33,9 @@ usage: cargo xtask <task>
   systems [FILE..]
            runs the tests of the example applications, or reads what runs printed into files, and
            writes their results into docs/systems.md
+  coverage [FILE]
+           runs all tests with counters compiled in, or reads the lines that an earlier run wrote down,
+           and writes into docs/coverage.md which share of the lines ran
   brokers  the foreign brokers' programs: installs what is missing where that is allowed
   chaos sqlite [--kills N] [--cuts N] [OPTION..]
            kills a server and cuts its power at random moments and compares what it acknowledged
@@ -50,6 +54,8 @@ fn main() -> ExitCode {
         ["test", steps @ ..] => return suite::run(steps),
         ["tidy"] => tidy::run(),
         ["systems", printed @ ..] => systems::run(printed),
+        ["coverage"] => coverage::run(None),
+        ["coverage", written] => coverage::run(Some(written)),
         ["brokers"] => brokers::ensure().map(|note| println!("{note}")),
         ["chaos", options @ ..] => chaos::run(options),
         ["chaos-checker", record, seed] => chaos::check(record, seed),

@@ -11,6 +11,10 @@ mod bus;
 mod campaign;
 
 #[cfg(test)]
+#[path = "it/coverage.rs"]
+mod coverage;
+
+#[cfg(test)]
 #[path = "it/dead_letters.rs"]
 mod dead_letters;
 
