@@ -36,8 +36,10 @@ const LEASE: Duration = Duration::from_millis(500);
 const STANDSTILL: Duration = Duration::from_secs(30);
 /// How long after a fault's end everything may take to go on.
 const RECOVERY: Duration = Duration::from_mins(1);
-/// Between two looks at the audit while draining.
+/// The least time between two looks at the audit while draining.
 const LOOK: Duration = Duration::from_millis(200);
+/// How long an audit may take.
+const AUDIT: Duration = Duration::from_mins(5);
 /// Events in one page of history.
 const PAGE: usize = 1_000;
 
@@ -197,10 +199,11 @@ fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
 /// Settles everything, then compares the synced record with what the servers hold.
 fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
     load.drain(&words(servers));
-    let mut http = Http::connect(first(servers))?;
+    let mut http = Http::connect_for(first(servers), AUDIT)?;
     let forgets = forgets(&mut http)?;
     let (mut left, mut watch) = (u64::MAX, Watchdog::over(STANDSTILL));
     while left > 0 && !watch.left().is_zero() {
+        let looking = Watchdog::over(AUDIT);
         let now = if forgets {
             open(load, path)?
         } else {
@@ -211,13 +214,14 @@ fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
             (left, watch) = (now, Watchdog::over(STANDSTILL));
         }
         if left > 0 {
-            chance::pause(LOOK);
+            // Looking costs the broker what draining needs.
+            chance::pause((looking.spent() * 4).clamp(LOOK, STANDSTILL / 4));
         }
     }
     load.park(chance::now())?;
     load.record.sync()?;
     // Waiting may have taken longer than a server keeps an idle connection.
-    http = Http::connect(first(servers))?;
+    http = Http::connect_for(first(servers), AUDIT)?;
     let mut held = Held {
         losses: losses(&mut http)?,
         audit_ok: true,

@@ -44,10 +44,15 @@ pub(super) struct Http {
 
 impl Http {
     pub(super) fn connect(address: &str) -> std::io::Result<Self> {
+        Self::connect_for(address, SILENCE)
+    }
+
+    /// To ask for what takes the longer the more there is.
+    pub(super) fn connect_for(address: &str, patience: Duration) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE))?;
-        stream.set_write_timeout(Some(SILENCE))?;
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
         Ok(Self {
             address: address.into(),
             stream: BufReader::new(stream),
