@@ -64,8 +64,8 @@ impl Lock {
         let clock = &line.config.clock;
         let until = clock.now() + PATIENCE;
         loop {
-            let live = line.get().await?;
-            let channel = line.channel_of(&live).await?;
+            let connection = line.get().await?;
+            let channel = line.channel_of(&connection).await?;
             // Before it is asked for: who goes away while it waits may have got it.
             let mut guard = Guard {
                 line: line.clone(),
@@ -84,7 +84,7 @@ impl Lock {
                     // Over the connection that has the lock, and ends with it: nothing is written by
                     // who has lost it.
                     return Ok(Held {
-                        channel: line.channel_of(&live).await?,
+                        channel: line.channel_of(&connection).await?,
                         line: line.clone(),
                         guard,
                     });
