@@ -186,7 +186,8 @@ impl Broker {
         child.map_err(|error| format!("{program}: {error}").into())
     }
 
-    fn runs(&mut self) -> Result<bool> {
+    /// Whether its process is there.
+    pub(super) fn runs(&mut self) -> Result<bool> {
         match &mut self.child {
             Some(child) => Ok(child.try_wait()?.is_none()),
             None => Ok(false),

@@ -18,6 +18,8 @@ pub(super) struct Tally {
     pub(super) landed: u64,
     /// Faults without; they happened, but do not count.
     pub(super) beside: u64,
+    /// How often a broker died by itself of what was done to it, and was started again.
+    pub(super) broker_died: u64,
     /// Publishes and settlements in flight, over all landed deaths.
     pub(super) publishes_in_flight: u64,
     pub(super) settlements_in_flight: u64,
@@ -64,6 +66,7 @@ impl Tally {
     pub(super) fn add(&mut self, round: Self) {
         self.landed += round.landed;
         self.beside += round.beside;
+        self.broker_died += round.broker_died;
         self.publishes_in_flight += round.publishes_in_flight;
         self.settlements_in_flight += round.settlements_in_flight;
         self.forgetful += round.forgetful;
@@ -106,8 +109,12 @@ impl Tally {
 
     /// One line for people.
     pub(super) fn summary(&self, fault: Fault) -> String {
-        let forgetful = match fault {
+        let besides = match fault {
             Fault::PowerCut => format!(", {} lost an unsynced write as they must", self.forgetful),
+            _ if self.broker_died > 0 => {
+                let times = self.broker_died;
+                format!(", {times} times the broker died of it and was started again")
+            }
             _ => String::new(),
         };
         let Self {
@@ -128,7 +135,7 @@ impl Tally {
         let recovery = self.recovery();
         format!(
             "{fault}: {landed} landed with {publishes_in_flight} publishes and \
-             {settlements_in_flight} settlements in flight ({beside} beside{forgetful}); \
+             {settlements_in_flight} settlements in flight ({beside} beside{besides}); \
              {acknowledged} events acknowledged, {lost} lost, {invented} invented, \
              {kept_in_doubt} in doubt and kept, {duplicates} answered as duplicates; \
              {deliveries} deliveries, {redelivered} again from the in-flight window; \

@@ -59,6 +59,7 @@ fn entry(fault: Fault, tally: &Tally) -> Value {
         "commit": commit(),
         "landed": tally.landed,
         "beside": tally.beside,
+        "broker_died": tally.broker_died,
         "rounds": tally.rounds,
         "in_flight": {
             "publishes": tally.publishes_in_flight,

@@ -36,6 +36,8 @@ const BROKER: &str = "broker";
 /// Before the stream is deleted: backends look every 5 s whether something is gone, and what nobody
 /// has seen yet nobody misses.
 const SEEN: Duration = Duration::from_secs(7);
+/// How long a broker may take to die of a deletion.
+const DYING: Duration = Duration::from_millis(200);
 /// How much is published after the last loss was told.
 const AFTERWARDS: (u64, u64) = (1_000_000, 1_500_000);
 /// The shortest stop.
@@ -180,6 +182,7 @@ impl<'a> Scene<'a> {
         }
         let (publishes, settlements) = self.overseer.fault(moment)?;
         self.end()?;
+        self.revive(tally)?;
         if self.siege.keeps == Keeps::Nothing {
             // The subscriptions are gone, which the checker notes; nothing would be delivered again.
             self.up()?;
@@ -249,6 +252,19 @@ impl<'a> Scene<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A broker that dies by itself of a deletion is started again, as whoever runs one does.
+    fn revive(&mut self, tally: &mut Tally) -> Result {
+        if !self.siege.fault.deletes() {
+            return Ok(());
+        }
+        chance::pause(DYING);
+        if self.broker.runs()? {
+            return Ok(());
+        }
+        tally.broker_died += 1;
+        self.broker.restart()
     }
 
     /// Puts a new server where one was killed.
