@@ -62,12 +62,26 @@ impl Snapshot {
         row.position > self.place.base && row.matches(&self.stored)
     }
 
-    fn counts(&self, kept: u64, above: u64) -> Counts {
-        let (tally, closed) = (self.tally, self.place.closed);
+    /// With so many matching events in the log, as far as this subscription counts it.
+    fn proven(&self, kept: u64, above: u64) -> Counts {
         let removed: u64 = self.removed.values().sum();
+        self.counts(kept + removed + self.tally.extra, above)
+    }
+
+    /// Without a look at the log below the frontier: what is there is what became of it.
+    fn accounted(&self, above: u64) -> Counts {
+        let of_block = |(_, tally, open): &(u64, Tally, u64)| {
+            tally.acknowledged + tally.dropped + tally.dead + open
+        };
+        let below: u64 = self.blocks.iter().map(of_block).sum();
+        self.counts(below + above, above)
+    }
+
+    fn counts(&self, published: u64, above: u64) -> Counts {
+        let (tally, closed) = (self.tally, self.place.closed);
         let closed_all = closed.acknowledged + closed.dropped + closed.dead;
         Counts {
-            published: kept + removed + tally.extra + closed_all,
+            published: published + closed_all,
             acknowledged: tally.acknowledged + closed.acknowledged,
             dropped: tally.dropped + closed.dropped,
             dead: self.dead,
@@ -84,7 +98,6 @@ struct Counted {
     above: u64,
     /// Matching events below the frontier.
     blocks: BTreeMap<u64, u64>,
-    oldest: Option<Timestamp>,
 }
 
 impl Desk {
@@ -139,7 +152,6 @@ impl NatsBackend {
                 counted.kept += 1;
                 if row.position > snapshot.place.frontier {
                     counted.above += 1;
-                    counted.oldest.get_or_insert(row.recorded);
                 } else {
                     *counted.blocks.entry(block_of(row.position)).or_default() += 1;
                 }
@@ -150,20 +162,34 @@ impl NatsBackend {
         Ok(counted)
     }
 
+    /// How many wait above the frontier, and when the oldest of them was recorded.
+    async fn above(&self, snapshot: &Snapshot) -> Result<(u64, Option<Timestamp>)> {
+        let head = self.log.caught_up().await?;
+        let (mut above, mut oldest) = (0, None);
+        self.scan(snapshot.place.frontier, head, |row| {
+            if snapshot.matches(row) {
+                above += 1;
+                oldest.get_or_insert(row.recorded);
+            }
+            true
+        })
+        .await?;
+        Ok((above, oldest))
+    }
+
     pub(crate) async fn counts(&self, snapshot: &Snapshot) -> Result<Counts> {
-        let counted = self.counted(snapshot).await?;
-        Ok(snapshot.counts(counted.kept, counted.above))
+        let (above, _) = self.above(snapshot).await?;
+        Ok(snapshot.accounted(above))
     }
 
     pub(crate) async fn info(&self, snapshot: Snapshot) -> Result<SubscriptionInfo> {
-        let counted = self.counted(&snapshot).await?;
-        let mut oldest = counted.oldest;
+        let (above, mut oldest) = self.above(&snapshot).await?;
         if snapshot.lowest <= snapshot.place.frontier {
             let found = self.log.find(&[snapshot.lowest]).await?;
             oldest = found.values().next().map(|row| row.recorded).or(oldest);
         }
         Ok(SubscriptionInfo {
-            counts: snapshot.counts(counted.kept, counted.above),
+            counts: snapshot.accounted(above),
             oldest_unsettled: oldest,
             frontier: Position(snapshot.place.frontier.into()),
             created: snapshot.stored.created,
@@ -195,7 +221,7 @@ impl NatsBackend {
         }
         Ok(Audited {
             name: snapshot.stored.spec.name.clone(),
-            counts: snapshot.counts(counted.kept, counted.above),
+            counts: snapshot.proven(counted.kept, counted.above),
             breaches,
         })
     }

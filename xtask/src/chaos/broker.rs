@@ -12,6 +12,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::chance;
@@ -177,6 +178,19 @@ impl Broker {
         Err(format!("{program} does not answer, see {log}").into())
     }
 
+    /// Starts it again whenever it has died by itself, and answers how often that was.
+    pub(super) fn keep_up(&mut self, over: &AtomicBool) -> Result<u64> {
+        let mut died = 0;
+        while !over.load(Ordering::Relaxed) {
+            if !self.runs()? {
+                died += 1;
+                self.restart()?;
+            }
+            chance::pause(LOOK);
+        }
+        Ok(died)
+    }
+
     fn spawn(&self) -> Result<Child> {
         let log = File::options().create(true).append(true).open(&self.log)?;
         let mut command = (self.engine.command)(&self.dir, self.port, self.keeps);
@@ -186,8 +200,7 @@ impl Broker {
         child.map_err(|error| format!("{program}: {error}").into())
     }
 
-    /// Whether its process is there.
-    pub(super) fn runs(&mut self) -> Result<bool> {
+    fn runs(&mut self) -> Result<bool> {
         match &mut self.child {
             Some(child) => Ok(child.try_wait()?.is_none()),
             None => Ok(false),

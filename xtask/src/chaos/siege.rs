@@ -11,6 +11,8 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use super::broker::{Broker, Engine, Keeps, Kept, free_port};
@@ -36,8 +38,6 @@ const BROKER: &str = "broker";
 /// Before the stream is deleted: backends look every 5 s whether something is gone, and what nobody
 /// has seen yet nobody misses.
 const SEEN: Duration = Duration::from_secs(7);
-/// How long a broker may take to die of a deletion.
-const DYING: Duration = Duration::from_millis(200);
 /// How much is published after the last loss was told.
 const AFTERWARDS: (u64, u64) = (1_000_000, 1_500_000);
 /// The shortest stop.
@@ -182,14 +182,13 @@ impl<'a> Scene<'a> {
         }
         let (publishes, settlements) = self.overseer.fault(moment)?;
         self.end()?;
-        self.revive(tally)?;
         if self.siege.keeps == Keeps::Nothing {
             // The subscriptions are gone, which the checker notes; nothing would be delivered again.
             self.up()?;
         }
         let healed = chance::now();
         self.note(moment, healed)?;
-        let (publishing, delivering) = self.overseer.healed(healed)?;
+        let (publishing, delivering) = self.healed(healed, tally)?;
         if self.siege.fault == Fault::StreamDeletion {
             self.overseer.told(tally.landed + tally.beside + 1)?;
             self.wait(AFTERWARDS);
@@ -254,17 +253,21 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// A broker that dies by itself of a deletion is started again, as whoever runs one does.
-    fn revive(&mut self, tally: &mut Tally) -> Result {
-        if !self.siege.fault.deletes() {
-            return Ok(());
-        }
-        chance::pause(DYING);
-        if self.broker.runs()? {
-            return Ok(());
-        }
-        tally.broker_died += 1;
-        self.broker.restart()
+    /// Waits until all is well again. A broker that dies by itself meanwhile is started again, as whoever
+    /// runs one does.
+    fn healed(&mut self, moment: u64, tally: &mut Tally) -> Result<(u64, u64)> {
+        let Self {
+            overseer, broker, ..
+        } = self;
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let keeper = scope.spawn(|| broker.keep_up(&over));
+            let healed = overseer.healed(moment);
+            over.store(true, Ordering::Relaxed);
+            let died = keeper.join().map_err(|_| "the broker's keeper panicked")?;
+            tally.broker_died += died?;
+            healed
+        })
     }
 
     /// Puts a new server where one was killed.
