@@ -234,11 +234,15 @@ impl Admin for PostgresBackend {
                 .await?
         };
         let place = place.ok_or_else(|| unknown(name))?;
-        let count = "SELECT coalesce(sum(m.events), 0)::bigint
-            FROM ff.subscription s, ff.matching(s.interest, $2, NULL) m WHERE s.name = $1";
-        let params: [Param<'_>; 2] = [&name.as_str(), &place];
-        let rows = self.database.survey(count, &params).await?;
-        let events: i64 = rows.first().map_or(Ok(0), |row| get(row, 0))?;
+        let events: i64 = self
+            .database
+            .one(
+                "SELECT coalesce(sum(m.events), 0)::bigint
+                 FROM ff.subscription s, ff.matching(s.interest, $2, NULL) m
+                 WHERE s.name = $1",
+                &[&name.as_str(), &place],
+            )
+            .await?;
         Ok(Sought {
             from: Position(before.frontier),
             to: Position(wide(place)),
@@ -260,7 +264,7 @@ impl Admin for PostgresBackend {
         loss::look(&self.database).await?;
         let rows = self
             .database
-            .survey("SELECT v.events, v.bytes, first, last, times, l.events FROM ff.volume() v, ff.losses() l", &[])
+            .read("SELECT v.events, v.bytes, first, last, times, l.events FROM ff.volume() v, ff.losses() l", &[])
             .await?;
         let row = rows.first().ok_or_else(|| unexpected("stats"))?;
         let position = |at: usize| Ok(get::<Option<i64>>(row, at)?.map(|p| Position(wide(p))));

@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use deadpool_postgres::{ManagerConfig, Object, Pool, RecyclingMethod};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -26,10 +24,6 @@ const SERVER: &str = "SELECT current_setting('server_version_num')::int, pg_is_i
                       AND current_setting('synchronous_commit') <> 'off'";
 /// Connections that only publish.
 const PUBLISHING: usize = 1;
-/// How long a statement may take that looks at the whole log.
-const SURVEY: Duration = Duration::from_mins(10);
-/// How many of those there are at a time.
-const SURVEYS: usize = 2;
 
 /// A pooled connection.
 pub(crate) type Client = Object;
@@ -45,7 +39,6 @@ pub(crate) struct Database {
     pool: Pool,
     publishing: Pool,
     power_safe: AtomicBool,
-    surveys: Semaphore,
     texts: Mutex<HashMap<&'static str, Arc<str>>>,
     /// Parameter types by text, for a pooler that forbids prepared statements.
     types: Mutex<HashMap<&'static str, Arc<[Type]>>>,
@@ -79,7 +72,6 @@ impl Database {
             pool,
             publishing,
             power_safe: AtomicBool::new(false),
-            surveys: Semaphore::new(SURVEYS),
             texts: Mutex::default(),
             types: Mutex::default(),
         }))
@@ -137,38 +129,21 @@ impl Database {
 
     /// Rows of a statement that may be repeated: once more where it met a connection that had ended.
     pub(crate) async fn read(&self, text: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        let limit = self.config.response_timeout;
-        self.read_within(limit, text, params).await
-    }
-
-    /// The same of a statement that takes the longer the more there is in the log. There are never so
-    /// many of them that nothing else gets a connection.
-    pub(crate) async fn survey(
-        &self,
-        text: &'static str,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>> {
-        let _turn = self.surveys.acquire().await;
-        self.read_within(SURVEY, text, params).await
-    }
-
-    async fn read_within(
-        &self,
-        limit: Duration,
-        text: &'static str,
-        params: &[Param<'_>],
-    ) -> Result<Vec<Row>> {
-        let mut answer = self.run(&self.pool, limit, text, params).await?;
-        if matches!(&answer, Err(Some(error)) if had_ended(error)) {
-            answer = self.run(&self.pool, limit, text, params).await?;
+        match self.run(&self.pool, text, params).await? {
+            Err(Some(error)) if had_ended(&error) => {
+                match self.run(&self.pool, text, params).await? {
+                    Ok(rows) => Ok(rows),
+                    Err(error) => Err(error.map_or_else(too_slow, map)),
+                }
+            }
+            Ok(rows) => Ok(rows),
+            Err(error) => Err(error.map_or_else(too_slow, map)),
         }
-        answer.map_err(|error| error.map_or_else(too_slow, map))
     }
 
     /// Rows of a statement whose outcome is unknown where the connection broke.
     pub(crate) async fn write(&self, text: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>> {
-        let limit = self.config.response_timeout;
-        match self.run(&self.pool, limit, text, params).await? {
+        match self.run(&self.pool, text, params).await? {
             Ok(rows) => Ok(rows),
             Err(Some(error)) => Err(map_write(error)),
             Err(None) => Err(unanswered()),
@@ -187,8 +162,7 @@ impl Database {
         text: &'static str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>> {
-        let limit = self.config.response_timeout;
-        let answer = self.run(&self.publishing, limit, text, params).await?;
+        let answer = self.run(&self.publishing, text, params).await?;
         answer.map_err(|error| match error {
             Some(error) => map_write(error),
             None => unanswered(),
@@ -199,14 +173,13 @@ impl Database {
     async fn run(
         &self,
         pool: &Pool,
-        limit: Duration,
         text: &'static str,
         params: &[Param<'_>],
     ) -> Result<Result<Vec<Row>, Option<tokio_postgres::Error>>> {
         let client = Lent(Some(self.lend(pool).await?));
         let answer = tokio::select! {
             answer = self.query(&client, text, params) => answer.map_err(Some),
-            () = self.config.clock.sleep(limit) => Err(None),
+            () = self.config.clock.sleep(self.config.response_timeout) => Err(None),
         };
         let usable = match &answer {
             Ok(_) => true,

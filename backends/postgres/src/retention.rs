@@ -86,7 +86,7 @@ impl Retention {
         }
         let rows = self
             .database
-            .survey("SELECT bytes FROM ff.volume()", &[])
+            .read("SELECT bytes FROM ff.volume()", &[])
             .await?;
         let bytes: i64 = rows.first().map_or(Ok(0), |row| get(row, 0))?;
         let bytes = u64::try_from(bytes).unwrap_or(0);
@@ -124,7 +124,7 @@ impl Retention {
         let mut left = most;
         for _ in 0..STEPS {
             let text = "SELECT removed, more FROM ff.trim($1, $2)";
-            let rows = self.database.survey(text, &[&until, &STEP]).await?;
+            let rows = self.database.read(text, &[&until, &STEP]).await?;
             let Some(row) = rows.first() else {
                 return Ok(());
             };

@@ -87,7 +87,7 @@ impl PostgresBackend {
         name: Option<&SubscriptionName>,
     ) -> Result<Vec<SubscriptionInfo>> {
         let name = name.map(SubscriptionName::as_str);
-        let rows = self.database.survey(COUNTS, &[&name, &false]).await?;
+        let rows = self.database.read(COUNTS, &[&name, &false]).await?;
         let infos = rows.iter().map(|row| {
             let snapshot = Snapshot::read(row)?;
             Ok(SubscriptionInfo {
@@ -105,8 +105,8 @@ impl PostgresBackend {
     /// The balance of one subscription, or of all that are not ephemeral.
     pub(super) async fn audited(&self, name: Option<&SubscriptionName>) -> Result<Vec<Audited>> {
         let name = name.map(SubscriptionName::as_str);
-        self.database.survey("SELECT ff.mend()", &[]).await?;
-        let rows = self.database.survey(COUNTS, &[&name, &true]).await?;
+        self.database.read("SELECT ff.mend()", &[]).await?;
+        let rows = self.database.read(COUNTS, &[&name, &true]).await?;
         let mut audited = Vec::with_capacity(rows.len());
         for row in &rows {
             let snapshot = Snapshot::read(row)?;

@@ -132,26 +132,3 @@ async fn a_partition_is_made_while_a_publisher_has_a_transaction_open() {
     assert_eq!(made, 1);
     publisher.batch_execute("COMMIT").await.unwrap();
 }
-
-#[tokio::test]
-async fn counting_may_take_longer_than_an_answer() {
-    let broker = server().await;
-    let (backend, client) = opened(&broker).await;
-    let _member = member(&backend).await;
-    publish_some(&backend, 3).await;
-    let patience = config(broker.address()).response_timeout;
-    client
-        .batch_execute("BEGIN; LOCK fanfare_orders.tally")
-        .await
-        .unwrap();
-    let locked = format!("SELECT pg_sleep({}); COMMIT", 2 * patience.as_secs());
-    let (audited, unlocked) = tokio::join!(
-        within(backend.admin().audit(None)),
-        client.batch_execute(&locked)
-    );
-    unlocked.unwrap();
-    let [all] = &audited.unwrap()[..] else {
-        panic!("one subscription")
-    };
-    assert_eq!((all.counts.published, all.breaches.len()), (3, 0));
-}
