@@ -167,7 +167,7 @@ fn read(properties: &BasicProperties, data: Vec<u8>) -> Result<DeadLetter> {
         )
     };
     let story = wire::header(properties, wire::LETTER).ok_or_else(corrupt)?;
-    let story: Story = serde_json::from_str(&story).map_err(|e| corrupt().because(e))?;
+    let story: Story = serde_json::from_str(story).map_err(|e| corrupt().because(e))?;
     let time = |nanos: &str| {
         nanos
             .parse()

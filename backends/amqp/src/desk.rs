@@ -1,7 +1,7 @@
 //! What this process holds of one subscription, and who of its members runs what until when. The
 //! order of arrival is the log of a cursor; nothing here talks to the broker.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use fanfare_core::consumer::MemberKind;
@@ -10,6 +10,7 @@ use fanfare_core::position::Position;
 use fanfare_core::subscription::SubscriptionSpec;
 use fanfare_core::timestamp::Timestamp;
 use fanfare_cursor::{Cursor, Granted, MemberId, Plan, Standing};
+use hashbrown::HashMap;
 
 use crate::subscription;
 
@@ -98,6 +99,14 @@ impl Desk {
     /// of it.
     pub(crate) fn arrive(&mut self, mut item: Item, again: bool, now: Timestamp) {
         item.line = self.line;
+        if self.is_ordered() && !self.order.is_ours() {
+            self.order.put_aside(item, again);
+        } else {
+            self.come(item, again, now);
+        }
+    }
+
+    fn come(&mut self, mut item: Item, again: bool, now: Timestamp) {
         let known = self.places.get(&item.note.position).copied();
         if let Some(held) = known.and_then(|place| self.items.get_mut(&place))
             && held.line != self.line
@@ -320,32 +329,40 @@ impl Desk {
         })
     }
 
-    /// Whether this receipt holds its delivery now, and if so the delivery, which nobody else can
+    /// Whether these receipts hold their deliveries now, and if so the deliveries, which nobody else can
     /// settle meanwhile.
-    pub(crate) fn begin(&mut self, receipt: Receipt, now: Timestamp) -> Result<Ending, Settled> {
+    pub(crate) fn begin(
+        &mut self,
+        receipts: &[Receipt],
+        now: Timestamp,
+    ) -> Vec<Result<Ending, Settled>> {
         self.cursor.expire(now);
-        let Some(place) = self.places.get(&receipt.position).copied() else {
-            return Err(Settled::Unknown);
+        let known = |receipt: &Receipt| {
+            let place = self.places.get(&receipt.position);
+            place.map(|place| (*place, receipt.epoch))
         };
-        let until = now + SETTLING;
-        match self.cursor.extend(&[(place, receipt.epoch)], until).first() {
-            Some(Settled::Done) => {}
-            Some(refused) => return Err(*refused),
-            None => return Err(Settled::Unknown),
-        }
+        let known: Vec<_> = receipts.iter().map(known).collect();
+        let claims: Vec<_> = known.iter().flatten().copied().collect();
+        // All in one step: leases are kept by the range.
+        let mut held = self.cursor.extend(&claims, now + SETTLING).into_iter();
+        let begin = |claim: Option<(u64, u64)>| match claim.zip(claim.and_then(|_| held.next())) {
+            Some((claim, Settled::Done)) => self.begin_held(claim),
+            Some((_, refused)) => Err(refused),
+            None => Err(Settled::Unknown),
+        };
+        known.into_iter().map(begin).collect()
+    }
+
+    fn begin_held(&mut self, (place, epoch): (u64, u64)) -> Result<Ending, Settled> {
         match self.items.get_mut(&place) {
             Some(item) if item.settling => Err(Settled::Already),
             Some(item) => {
                 item.settling = true;
                 let mut item = item.clone();
-                let story = self.cursor.standing(place);
+                let story = self.cursor.exception(place);
                 let failed = story.and_then(|story| story.first_failure);
                 item.note.first_failure = item.note.first_failure.or(failed);
-                Ok(Ending {
-                    place,
-                    epoch: receipt.epoch,
-                    item,
-                })
+                Ok(Ending { place, epoch, item })
             }
             None => Err(Settled::Late),
         }
@@ -378,8 +395,8 @@ impl Desk {
 
     /// Attempts made, this one included.
     pub(crate) fn attempts(&self, ending: &Ending) -> u32 {
-        let standing = self.cursor.standing(ending.place);
-        let counted = standing.map_or(1, |e| e.attempts + u32::from(!e.charged));
+        let story = self.cursor.exception(ending.place);
+        let counted = story.map_or(1, |e| e.attempts + u32::from(!e.charged));
         counted + ending.item.note.attempts
     }
 
@@ -435,7 +452,7 @@ impl Desk {
     fn leaving(&self, place: u64, mut item: Item, now: Timestamp) -> Leaving {
         let mut alone = item.alone;
         let mut wait = None;
-        if let Some(story) = self.cursor.standing(place) {
+        if let Some(story) = self.cursor.exception(place) {
             // What runs alone is cut off, not dead.
             item.note.attempts += story.attempts.saturating_sub(u32::from(story.charged));
             item.note.first_failure = item.note.first_failure.or(story.first_failure);

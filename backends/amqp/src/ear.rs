@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::timestamp::Timestamp;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
@@ -20,6 +20,10 @@ use crate::error;
 
 /// Names this consumer on its channel.
 pub(crate) const CONSUMER: &str = "fanfare";
+/// How many events are handed out at a time.
+const AT_ONCE: usize = 256;
+
+type Came = Result<Delivery, lapin::Error>;
 
 /// The only one who consumes on its channel.
 pub(crate) struct Ear {
@@ -30,6 +34,10 @@ pub(crate) struct Ear {
     echo: String,
     numbers: Numbers,
     counter: Arc<Echoes>,
+    /// An echo was answered within what was handed out last: it counts once that is done with.
+    answered: bool,
+    /// The consumer was cancelled.
+    ended: bool,
 }
 
 /// How many there were of a subscription, over all its lines.
@@ -85,23 +93,24 @@ impl Ear {
             echo,
             numbers: Numbers::default(),
             counter,
+            answered: false,
+            ended: false,
         })
     }
 
-    /// The next event; none once the consumer was cancelled, by us or because its queue is gone.
-    pub(crate) async fn next(&mut self) -> Result<Option<Delivery>> {
+    /// The next events, as many as are here; none once the consumer was cancelled, by us or because its
+    /// queue is gone. Whoever asks again is done with those before.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Delivery>>> {
+        let answered = std::mem::take(&mut self.answered);
+        self.count(answered);
         loop {
+            if self.ended {
+                return Ok(None);
+            }
             let echoed = self.numbers.echoed.is_some();
             tokio::select! {
                 biased;
-                message = self.coming.next() => {
-                    let message = message.transpose().map_err(error::of)?;
-                    if let Some(message) = &message {
-                        let answered = self.numbers.event(message.delivery_tag)?;
-                        self.count(answered);
-                    }
-                    return Ok(message);
-                }
+                message = self.coming.next() => return self.with_all_here(message).map(Some),
                 echo = self.echoes.next(), if !echoed => {
                     let Some(echo) = echo.transpose().map_err(error::of)? else {
                         return Ok(None);
@@ -116,6 +125,24 @@ impl Ear {
                 }
             }
         }
+    }
+
+    /// This one and what can be had without waiting.
+    fn with_all_here(&mut self, first: Option<Came>) -> Result<Vec<Delivery>> {
+        let (mut messages, mut came) = (Vec::new(), Some(first));
+        while let Some(message) = came {
+            let Some(message) = message.transpose().map_err(error::of)? else {
+                self.ended = true;
+                break;
+            };
+            self.answered |= self.numbers.event(message.delivery_tag)?;
+            messages.push(message);
+            if messages.len() == AT_ONCE {
+                break;
+            }
+            came = self.coming.next().now_or_never();
+        }
+        Ok(messages)
     }
 
     fn count(&self, answered: bool) {

@@ -147,12 +147,12 @@ impl Hub {
         loop {
             let next_rest = self.desk.lock().next_rest();
             tokio::select! {
-                message = ear.next() => {
-                    let Some(message) = message? else {
+                messages = ear.next() => {
+                    let Some(messages) = messages? else {
                         return Ok(());
                     };
                     let before = self.desk.lock().is_new_owner();
-                    self.take(&channels, message, false).await?;
+                    self.take(&channels, messages, false).await?;
                     if !before && self.desk.lock().is_new_owner() {
                         taking_over = self.take_over().boxed();
                     }
@@ -253,41 +253,55 @@ impl Hub {
         }
     }
 
-    /// A message came: by itself, or because it was fetched to run alone.
+    /// Messages came: by themselves, or because one was fetched to run alone.
     pub(crate) async fn take(
         &self,
         channels: &Channels,
-        message: Delivery,
+        messages: Vec<Delivery>,
         alone: bool,
     ) -> Result<()> {
-        let tag = message.delivery_tag;
-        // What does not outlive its process was with nobody else.
-        let again = message.redelivered && self.alone.is_some();
         let way = if alone {
             &channels.alone
         } else {
             &channels.main
         };
-        way.came(tag).await;
-        self.desk.lock().arrived += 1;
-        let form = self.stream.line.config.form.as_ref();
-        let event = match wire::read(&message, form) {
-            Ok(event) => event,
-            Err(error) => {
-                let (channel, error) = (&channels.main.channel, error.to_string());
-                let buried = self.stream.bury_raw(channel, &self.name, message, error);
-                buried.await?;
-                return way.acknowledge(vec![tag]).await;
+        way.came(messages.iter().map(|message| message.delivery_tag))
+            .await;
+        let (mut items, mut strange) = (Vec::with_capacity(messages.len()), Vec::new());
+        for message in messages {
+            // What does not outlive its process was with nobody else.
+            let again = message.redelivered && self.alone.is_some();
+            match self.read(&message, alone) {
+                Ok(item) => items.push((item, again)),
+                Err(error) => strange.push((message, error)),
             }
-        };
+        }
+        {
+            let (mut desk, now) = (self.desk.lock(), self.stream.now());
+            desk.arrived += u64::try_from(items.len() + strange.len()).unwrap_or_default();
+            for (item, again) in items {
+                desk.arrive(item, again, now);
+            }
+        }
+        self.wake.notify_waiters();
+        for (message, error) in strange {
+            let (channel, tag) = (&channels.main.channel, message.delivery_tag);
+            let buried = self
+                .stream
+                .bury_raw(channel, &self.name, message, error.to_string());
+            buried.await?;
+            way.acknowledge(vec![tag]).await?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, message: &Delivery, alone: bool) -> Result<Item> {
+        let event = wire::read(message, self.stream.line.config.form.as_ref())?;
         let note = wire::note(&message.properties).unwrap_or_else(|| Note {
             position: self.stream.place(),
             ..Note::default()
         });
-        let item = Item::new(event, note, tag, alone);
-        self.desk.lock().arrive(item, again, self.stream.now());
-        self.wake.notify_waiters();
-        Ok(())
+        Ok(Item::new(event, note, message.delivery_tag, alone))
     }
 
     /// The channels, if they work now.

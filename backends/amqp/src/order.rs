@@ -2,13 +2,14 @@
 //! says which, whether it left in good order, and what the messages themselves cannot tell. Who of that
 //! process gets what is the desk's.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use fanfare_core::consumer::MemberKind;
 use fanfare_core::delivery::Settlement;
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::position::Position;
 use fanfare_cursor::MemberId;
+use hashbrown::HashMap;
 
 use crate::desk::Ending;
 use crate::hub::Hub;

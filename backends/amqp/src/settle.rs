@@ -33,9 +33,10 @@ impl Hub {
     async fn settle_all(&self, settlements: Vec<(Receipt, Settlement)>) -> Result<Vec<Settled>> {
         let clock = &self.stream.line.config.clock;
         let begun: Vec<Begun> = {
-            let (mut desk, now) = (self.desk.lock(), clock.now());
-            let begin = |(receipt, with)| desk.begin(receipt, now).map(|ending| (ending, with));
-            settlements.into_iter().map(begin).collect()
+            let (receipts, with): (Vec<_>, Vec<_>) = settlements.into_iter().unzip();
+            let endings = self.desk.lock().begin(&receipts, clock.now());
+            let both = |(ending, with): (Result<_, _>, _)| ending.map(|ending| (ending, with));
+            endings.into_iter().zip(with).map(both).collect()
         };
         let made = self.make(&begun).await;
         let (mut desk, now) = (self.desk.lock(), clock.now());
@@ -82,13 +83,17 @@ impl Hub {
             let text = "what was held before the break has not come again yet";
             return Err(Error::new(ErrorKind::Unavailable, text));
         }
-        let writes = told
+        let (plain, others): (Vec<_>, Vec<_>) = told
+            .iter()
+            .copied()
+            .partition(|(_, with)| matches!(with, Settlement::Ack | Settlement::Drop));
+        let writes = others
             .iter()
             .map(|(ending, with)| self.write(&channels.main.channel, ending, with));
         let written = join_all(writes).await;
         let mut all_written = Ok(());
-        let mut done = Vec::new();
-        for ((ending, _), written) in told.iter().zip(written) {
+        let mut done: Vec<_> = plain.iter().map(|(ending, _)| &ending.item).collect();
+        for ((ending, _), written) in others.iter().zip(written) {
             match written {
                 Ok(true) => done.push(&ending.item),
                 Ok(false) => {}

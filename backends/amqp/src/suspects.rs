@@ -83,7 +83,7 @@ impl Hub {
         // Whoever waits would try again at once, and without a line do nothing else.
         self.alone_waits.store(true, Ordering::Relaxed);
         match fetched? {
-            (channels, Some(got)) => self.take(&channels, got.delivery, true).await,
+            (channels, Some(got)) => self.take(&channels, vec![got.delivery], true).await,
             _ => Ok(()),
         }
     }

@@ -24,9 +24,9 @@ impl Way {
         }
     }
 
-    /// A delivery came.
-    pub(crate) async fn came(&self, tag: u64) {
-        self.tags.lock().await.open.insert(tag);
+    /// Deliveries came.
+    pub(crate) async fn came(&self, tags: impl Iterator<Item = u64>) {
+        self.tags.lock().await.open.extend(tags);
     }
 
     /// Acknowledges these, each once however often it is said.

@@ -117,9 +117,9 @@ pub(crate) fn event(properties: &BasicProperties, data: impl Into<Bytes>) -> Res
         return Err(missing(ATTRIBUTES));
     };
     record::decode(
-        EventId::parse(&required(ID)?)?,
+        EventId::parse(required(ID)?)?,
         Arc::from(required(SOURCE)?),
-        EventType::parse(&required(TYPE)?)?,
+        EventType::parse(required(TYPE)?)?,
         attributes.as_slice(),
         data,
     )
@@ -129,9 +129,9 @@ pub(crate) fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.as_bytes().to_vec().into())
 }
 
-pub(crate) fn header(properties: &BasicProperties, name: &str) -> Option<String> {
+pub(crate) fn header<'p>(properties: &'p BasicProperties, name: &str) -> Option<&'p str> {
     match find(properties, name)? {
-        AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok(),
         _ => None,
     }
 }

@@ -398,6 +398,11 @@ impl Cursor {
         above.min(exception).min(leased)
     }
 
+    /// What is known of a position besides its lease, such as its failures.
+    pub fn exception(&self, position: u64) -> Option<&Exception> {
+        self.exceptions.get(position)
+    }
+
     /// Where a position stands: its exception, or leased without one; none when it is settled or
     /// above the frontier.
     pub fn standing(&self, position: u64) -> Option<Exception> {

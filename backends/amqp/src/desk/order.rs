@@ -1,13 +1,12 @@
 //! What an ordered subscription needs besides: one process at a time has it, and whoever gets it next
 //! learns from the book what was going on. Keys stand in their lanes in the cursor as everywhere.
 
-use std::collections::HashMap;
-
 use fanfare_core::consumer::MemberKind;
 use fanfare_core::delivery::Settlement;
 use fanfare_core::position::Position;
 use fanfare_core::timestamp::Timestamp;
 use fanfare_cursor::MemberId;
+use hashbrown::HashMap;
 
 use super::{Desk, Exhausted, Item};
 use crate::subscription::Story;
@@ -17,7 +16,8 @@ use crate::subscription::Story;
 pub(super) struct Order {
     /// The book says that it is ours, since this line.
     ours: bool,
-    /// What came before that was known, and whether it came again.
+    /// What came before that was known, and whether it came again. All of it may be ours from the line
+    /// before, or somebody had it meanwhile: the book says which.
     coming: Vec<(Item, bool)>,
     /// As in the book.
     stories: HashMap<Position, Story>,
@@ -31,6 +31,15 @@ impl Order {
     pub(super) fn new_line(&mut self) {
         self.ours = false;
         self.coming.clear();
+    }
+
+    pub(super) fn is_ours(&self) -> bool {
+        self.ours
+    }
+
+    /// Until the book says whose it is.
+    pub(super) fn put_aside(&mut self, item: Item, again: bool) {
+        self.coming.push((item, again));
     }
 
     pub(super) fn coming(&self) -> usize {
@@ -59,6 +68,7 @@ impl Desk {
         self.order.ours = true;
         let coming = std::mem::take(&mut self.order.coming);
         if let Some((stories, died)) = before {
+            self.forget_stale();
             // What was given back comes before everything else.
             let again = coming.first().is_some_and(|(_, again)| *again);
             self.order.stories = stories;
@@ -66,16 +76,12 @@ impl Desk {
             self.order.rests_until = self.order.heir.then(|| now + self.spec.lease);
         }
         for (item, again) in coming {
-            self.come_in_order(item, again, now);
+            self.come(item, again, now);
         }
     }
 
     /// In the order of the queue, in which the broker also puts back what it took from the dead.
     pub(super) fn come_in_order(&mut self, mut item: Item, again: bool, now: Timestamp) {
-        if !self.order.ours {
-            self.order.coming.push((item, again));
-            return;
-        }
         let story = self.order.stories.get(&item.note.position).copied();
         let wait = story.and_then(|story| story.wait(now));
         if let Some(story) = story {

@@ -35,6 +35,10 @@ fn look(desk: &mut Desk, max: usize, now: Timestamp) -> Vec<Delivery> {
     desk.look((MEMBER, MemberKind::Embedded), max, false, now).0
 }
 
+fn begin(desk: &mut Desk, receipt: Receipt, now: Timestamp) -> Result<Ending, Settled> {
+    desk.begin(&[receipt], now).remove(0)
+}
+
 #[test]
 fn what_the_broker_gives_back_rests_for_a_lease_uncharged() {
     let (mut desk, now) = (desk(), Timestamp::EPOCH);
@@ -92,17 +96,14 @@ fn what_is_held_and_comes_again_on_the_next_line_keeps_its_lease() {
     desk.arrive(message(1, 0, 1, false), false, now);
     let receipt = look(&mut desk, 1, now).first().unwrap().receipt;
     desk.new_line();
-    assert!(
-        desk.begin(receipt, now)
-            .is_ok_and(|e| !desk.is_current(&e.item))
-    );
+    assert!(begin(&mut desk, receipt, now).is_ok_and(|e| !desk.is_current(&e.item)));
     let mut desk = self::desk();
     desk.arrive(message(1, 0, 1, false), false, now);
     let receipt = look(&mut desk, 1, now).first().unwrap().receipt;
     desk.new_line();
     desk.arrive(message(1, 0, 7, false), true, now);
     desk.forget_stale();
-    let ending = desk.begin(receipt, now).unwrap();
+    let ending = begin(&mut desk, receipt, now).unwrap();
     assert_eq!(ending.item.tag, 7);
     assert!(desk.is_current(&ending.item));
 }
@@ -114,7 +115,7 @@ fn what_does_not_come_again_is_somebody_elses() {
     let receipt = look(&mut desk, 1, now).first().unwrap().receipt;
     desk.new_line();
     desk.forget_stale();
-    assert!(desk.begin(receipt, now).is_err());
+    assert!(begin(&mut desk, receipt, now).is_err());
     assert_eq!(desk.waiting() + desk.in_flight(), 0);
     // Its lease, which nobody ends, is in nobody's way later on.
     desk.arrive(message(2, 0, 1, false), false, now);
@@ -126,10 +127,13 @@ fn what_is_being_settled_is_nobody_elses_however_long_the_broker_takes() {
     let (mut desk, now) = (desk(), Timestamp::EPOCH);
     desk.arrive(message(1, 0, 1, false), false, now);
     let receipt = look(&mut desk, 10, now)[0].receipt;
-    let ending = desk.begin(receipt, now).unwrap();
+    let ending = begin(&mut desk, receipt, now).unwrap();
     let late = now + LEASE * 2;
     assert!(look(&mut desk, 10, late).is_empty());
-    assert_eq!(desk.begin(receipt, late).unwrap_err(), Settled::Already);
+    assert_eq!(
+        begin(&mut desk, receipt, late).unwrap_err(),
+        Settled::Already
+    );
     assert_eq!(desk.extend(&[receipt], late, late), [Settled::Done]);
     assert!(look(&mut desk, 10, late + LEASE).is_empty());
     assert_eq!(desk.end(&ending, Settlement::Ack, late), Settled::Done);
@@ -137,9 +141,96 @@ fn what_is_being_settled_is_nobody_elses_however_long_the_broker_takes() {
     // What the broker did not hear is held again as long as any other.
     desk.arrive(message(2, 0, 2, false), false, late);
     let receipt = look(&mut desk, 10, late)[0].receipt;
-    let ending = desk.begin(receipt, late).unwrap();
+    let ending = begin(&mut desk, receipt, late).unwrap();
     desk.take_back(&ending, late);
     assert!(look(&mut desk, 10, late).is_empty());
     let again = look(&mut desk, 10, late + LEASE);
     assert_eq!(again.first().map(|d| d.position), Some(Position(2)));
+}
+
+#[test]
+fn many_are_settled_at_once_each_for_itself() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    for n in 1..=3 {
+        desk.arrive(message(n.into(), 0, n, false), false, now);
+    }
+    let held: Vec<_> = look(&mut desk, 10, now).iter().map(|d| d.receipt).collect();
+    let [first, second, third] = held[..] else {
+        panic!("all three came");
+    };
+    let stranger = Receipt {
+        position: Position(9),
+        ..first
+    };
+    let late = Receipt {
+        epoch: first.epoch + 1,
+        ..third
+    };
+    let begun = desk.begin(&[second, stranger, first, late, second], now);
+    let answers: Vec<_> = begun
+        .iter()
+        .map(|one| one.as_ref().map(|ending| ending.item.tag))
+        .collect();
+    let refused = |as_what: &'static Settled| Err(as_what);
+    assert_eq!(
+        answers,
+        [
+            Ok(2),
+            refused(&Settled::Unknown),
+            Ok(1),
+            refused(&Settled::Late),
+            refused(&Settled::Already),
+        ]
+    );
+    for ending in begun.iter().flatten() {
+        assert_eq!(desk.end(ending, Settlement::Ack, now), Settled::Done);
+    }
+    assert_eq!((desk.in_flight(), desk.waiting()), (1, 0));
+}
+
+fn ordered() -> Desk {
+    let mut desk = desk();
+    desk.spec.ordered = true;
+    let spec = desk.spec.clone();
+    desk.set_spec(spec);
+    desk
+}
+
+#[test]
+fn an_owner_to_whom_only_what_it_has_comes_again_goes_on() {
+    let (mut desk, now) = (ordered(), Timestamp::EPOCH);
+    for n in 1..=2 {
+        desk.arrive(message(n.into(), 0, n, false), false, now);
+    }
+    desk.own(None, now);
+    let receipt = look(&mut desk, 1, now)[0].receipt;
+    desk.new_line();
+    for n in 1..=2 {
+        desk.arrive(message(n.into(), 0, n + 5, false), true, now);
+    }
+    assert!(desk.is_new_owner());
+    assert!(look(&mut desk, 10, now).is_empty());
+    desk.own(None, now);
+    let ending = begin(&mut desk, receipt, now).unwrap();
+    assert_eq!(ending.item.tag, 6);
+    assert_eq!(look(&mut desk, 10, now)[0].position, Position(2));
+}
+
+#[test]
+fn what_somebody_had_meanwhile_is_ours_no_more() {
+    let (mut desk, now) = (ordered(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), false, now);
+    desk.own(None, now);
+    let receipt = look(&mut desk, 1, now)[0].receipt;
+    desk.new_line();
+    desk.arrive(message(1, 0, 2, false), true, now);
+    // Who had it broke off without a word, and may run it still.
+    desk.own(Some((HashMap::new(), true)), now);
+    assert!(begin(&mut desk, receipt, now).is_err());
+    assert!(look(&mut desk, 10, now).is_empty());
+    // Then it runs alone, once the book says so.
+    let over = now + LEASE;
+    assert!(look(&mut desk, 10, over).is_empty());
+    let next = desk.next_to_note((MEMBER, MemberKind::Embedded), over);
+    assert_eq!(next.map(|(position, _)| position), Some(Position(1)));
 }
