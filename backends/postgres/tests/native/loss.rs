@@ -43,8 +43,9 @@ async fn a_deleted_schema_is_made_again_and_later_events_come() {
     sql(&broker, "DROP SCHEMA fanfare_orders CASCADE").await;
     publish(&other, &["4", "5"]).await;
     publish(&backend, &["6"]).await;
-    let came = take(&member, 3).await;
-    assert_eq!(came, ["4", "5", "6"]);
+    // What is gone may still come from memory; what was published later comes in any case.
+    while take(&member, 1).await != ["4"] {}
+    assert_eq!(take(&member, 2).await, ["5", "6"]);
     nothing(&member).await;
     assert_eq!(losses(&backend).await, (1, 0), "how many is not known");
     assert_eq!(losses(&other).await, (1, 0));
