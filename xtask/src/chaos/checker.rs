@@ -141,9 +141,8 @@ fn healed(load: &Load, moment: u64, servers: &str, created: &mut bool) -> Result
 
 /// Waits until the server has told of so many losses.
 fn told(load: &Load, server: &str, number: u64) -> Result {
-    let mut http = Http::connect(server)?;
     let watch = Watchdog::over(RECOVERY);
-    while losses(&mut http)? < number {
+    while losses(server)? < number {
         if watch.left().is_zero() {
             load.wrong(&format!("the loss was not told within {RECOVERY:?}"));
             break;
@@ -154,9 +153,24 @@ fn told(load: &Load, server: &str, number: u64) -> Result {
 }
 
 /// How often the server told that events are gone.
-fn losses(http: &mut Http) -> Result<u64> {
-    let answer = good(http.get("/v1/stats"), "/v1/stats")?;
+fn losses(server: &str) -> Result<u64> {
+    let answer = stats(server)?;
     Ok(answer.body.at("stream/losses").as_u64().unwrap_or(0))
+}
+
+/// What a server says of itself. Where its broker takes too long to answer, it is asked again.
+fn stats(server: &str) -> Result<Answer> {
+    let watch = Watchdog::over(RECOVERY);
+    loop {
+        let asked = match Http::connect(server) {
+            Ok(mut http) => good(http.get("/v1/stats"), "/v1/stats"),
+            Err(error) => Err(error.into()),
+        };
+        if asked.is_ok() || watch.left().is_zero() {
+            return asked;
+        }
+        chance::pause(LOOK);
+    }
 }
 
 /// Asks one server after the other: one may be the victim, and have more to notice than publishers met.
@@ -200,7 +214,7 @@ fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
 fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
     load.drain(&words(servers));
     let mut http = Http::connect_for(first(servers), AUDIT)?;
-    let forgets = forgets(&mut http)?;
+    let forgets = forgets(first(servers))?;
     let (mut left, mut watch) = (u64::MAX, Watchdog::over(STANDSTILL));
     while left > 0 && !watch.left().is_zero() {
         let looking = Watchdog::over(AUDIT);
@@ -223,7 +237,7 @@ fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
     // Waiting may have taken longer than a server keeps an idle connection.
     http = Http::connect_for(first(servers), AUDIT)?;
     let mut held = Held {
-        losses: losses(&mut http)?,
+        losses: losses(first(servers))?,
         audit_ok: true,
         forgets,
         ..Held::default()
@@ -239,8 +253,8 @@ fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
 }
 
 /// Whether the broker behind it keeps nothing of what was settled.
-fn forgets(http: &mut Http) -> Result<bool> {
-    let answer = good(http.get("/v1/stats"), "/v1/stats")?;
+fn forgets(server: &str) -> Result<bool> {
+    let answer = stats(server)?;
     Ok(*answer.body.at("capabilities/history") == "none")
 }
 

@@ -78,8 +78,11 @@ impl Fault {
         match self {
             Self::Kill | Self::PowerCut => 100,
             Self::Cut | Self::ServerKill => 50,
-            Self::BrokerKill => 25,
-            Self::Stop | Self::Blackhole | Self::GroupDeletion | Self::StreamDeletion => 10,
+            Self::BrokerKill
+            | Self::Stop
+            | Self::Blackhole
+            | Self::GroupDeletion
+            | Self::StreamDeletion => 10,
         }
     }
 }
