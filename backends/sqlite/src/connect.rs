@@ -19,7 +19,19 @@ pub(crate) struct Store {
     /// The only connection that writes.
     pub(crate) db: Connection,
     /// Held until the connection is closed.
-    pub(crate) lock: File,
+    pub(crate) lock: Lock,
+}
+
+/// Keeps other processes out. Let go by name: a child that this process is just starting has the file
+/// open too, and would hold it until it becomes another program.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Where this fails it ends with the last who has the file open.
+        let _ = self.0.unlock();
+    }
 }
 
 /// Opens or creates the database that `config` names, for this process alone.
@@ -72,7 +84,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
         .map_err(|e| error::file(e, dir))
 }
 
-fn lock(config: &SqliteConfig) -> Result<File> {
+fn lock(config: &SqliteConfig) -> Result<Lock> {
     let path = config.file("lock");
     let file = OpenOptions::new()
         .create(true)
@@ -81,7 +93,7 @@ fn lock(config: &SqliteConfig) -> Result<File> {
         .open(&path)
         .map_err(|e| error::file(e, &path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(Error::new(
             ErrorKind::Locked,
             format!(
@@ -127,4 +139,21 @@ fn verify_after_failure(db: &Connection, config: &SqliteConfig) -> Result<()> {
         return Err(error::corrupt(verdict));
     }
     std::fs::remove_file(&mark).map_err(|e| error::file(e, &mark))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_being_started_keeps_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = SqliteConfig::new(dir.path());
+        let held = lock(&config).unwrap();
+        let inherited = held.0.try_clone().unwrap();
+        assert_eq!(lock(&config).unwrap_err().kind(), ErrorKind::Locked);
+        drop(held);
+        lock(&config).unwrap();
+        drop(inherited);
+    }
 }

@@ -16,7 +16,6 @@ pub(crate) mod job;
 pub(crate) mod room;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -29,7 +28,7 @@ use rusqlite::{Connection, DEFAULT_NAME, TransactionBehavior};
 use tokio::sync::mpsc;
 
 use crate::census::{self, Kinds};
-use crate::connect::{self, Store};
+use crate::connect::{self, Lock, Store};
 use crate::error;
 use crate::names::Stored;
 use crate::retention;
@@ -57,7 +56,7 @@ pub(crate) struct Writer {
     reserve: Reserve,
     failed: Option<Error>,
     /// Dropped last: the database is closed before others may open it.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// Where the next event goes.
