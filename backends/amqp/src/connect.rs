@@ -130,6 +130,17 @@ impl Line {
         self.channel_of(&live).await
     }
 
+    /// One that does nothing until it commits: for what is acknowledged.
+    pub(crate) async fn committing(&self) -> Result<Channel> {
+        let live = self.get().await?;
+        let opening = async {
+            let channel = live.connection.create_channel().await?;
+            channel.tx_select().await?;
+            Ok(channel)
+        };
+        self.ask(opening).await
+    }
+
     /// One over this connection, whatever became of it.
     pub(crate) async fn channel_of(&self, live: &Live) -> Result<Channel> {
         self.limited(confirming(&live.connection)).await

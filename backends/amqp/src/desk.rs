@@ -10,14 +10,14 @@ use fanfare_core::position::Position;
 use fanfare_core::subscription::SubscriptionSpec;
 use fanfare_core::timestamp::Timestamp;
 use fanfare_cursor::{Cursor, Granted, MemberId, Plan, Standing};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::subscription;
 
 mod item;
 mod order;
 
-pub(crate) use item::{Ending, Exhausted, Item, Leaving};
+pub(crate) use item::{Arrived, Ending, Exhausted, Item, Leaving};
 
 /// How many settled positions are remembered, to tell a repeated settlement from a made-up one.
 const REMEMBERED: usize = 100_000;
@@ -42,6 +42,8 @@ pub(crate) struct Desk {
     /// they go to the queue of those that run alone.
     resting: VecDeque<(Timestamp, Item)>,
     places: HashMap<Position, u64>,
+    /// Those of the remembered that were acknowledged or dropped.
+    done: HashSet<Position>,
     remembered: VecDeque<Position>,
     last: u64,
     line: u64,
@@ -61,6 +63,7 @@ impl Desk {
             items: BTreeMap::new(),
             resting: VecDeque::new(),
             places: HashMap::new(),
+            done: HashSet::new(),
             remembered: VecDeque::new(),
             last: 0,
             line: 0,
@@ -81,6 +84,10 @@ impl Desk {
         self.line
     }
 
+    pub(crate) fn is_line(&self, line: u64) -> bool {
+        self.line == line
+    }
+
     /// Nothing more of the old channel will come again here: it was settled when the line broke, or
     /// somebody else has it.
     pub(crate) fn forget_stale(&mut self) {
@@ -97,16 +104,20 @@ impl Desk {
     /// A message came. One that was given back by the broker, and not to us, was running elsewhere
     /// for all we know: it rests as long as its lease may last. If it ran alone, whoever ran it died
     /// of it.
-    pub(crate) fn arrive(&mut self, mut item: Item, again: bool, now: Timestamp) {
+    pub(crate) fn arrive(&mut self, mut item: Item, again: bool, now: Timestamp) -> Arrived {
         item.line = self.line;
         if self.is_ordered() && !self.order.is_ours() {
             self.order.put_aside(item, again);
+            Arrived::Taken
         } else {
-            self.come(item, again, now);
+            self.come(item, again, now)
         }
     }
 
-    fn come(&mut self, mut item: Item, again: bool, now: Timestamp) {
+    fn come(&mut self, mut item: Item, again: bool, now: Timestamp) -> Arrived {
+        if self.is_copy(item.note.position) {
+            return Arrived::Copy;
+        }
         let known = self.places.get(&item.note.position).copied();
         if let Some(held) = known.and_then(|place| self.items.get_mut(&place))
             && held.line != self.line
@@ -126,6 +137,15 @@ impl Desk {
             let alone = item.alone;
             self.enter(item, alone, now);
         }
+        Arrived::Taken
+    }
+
+    /// Of an ordered subscription nothing is ever moved.
+    fn is_copy(&self, position: Position) -> bool {
+        let place = self.places.get(&position);
+        let held = place.and_then(|place| self.items.get(place));
+        let held = held.is_some_and(|held| held.line == self.line);
+        !self.is_ordered() && (held || self.done.contains(&position))
     }
 
     /// The next place in the order of arrival; `alone` if it is to run alone.
@@ -174,6 +194,7 @@ impl Desk {
                 .is_some_and(|p| !self.items.contains_key(p));
             if settled {
                 self.places.remove(&oldest);
+                self.done.remove(&oldest);
             }
         }
     }
@@ -366,6 +387,16 @@ impl Desk {
             }
             None => Err(Settled::Late),
         }
+    }
+
+    /// Counts one that is over for good: it does not come again, whatever copies of it there are.
+    pub(crate) fn finish(&mut self, ending: &Ending, with: &Settlement) {
+        match with {
+            Settlement::Ack => self.acknowledged += 1,
+            Settlement::Drop => self.dropped += 1,
+            _ => return,
+        }
+        self.done.insert(ending.item.note.position);
     }
 
     /// The broker knows, or need not know.

@@ -27,7 +27,8 @@ type Came = Result<Delivery, lapin::Error>;
 
 /// The only one who consumes on its channel.
 pub(crate) struct Ear {
-    channel: Channel,
+    /// Where echoes are sent.
+    pen: Channel,
     coming: Consumer,
     echoes: Consumer,
     /// A queue of this connection's own.
@@ -64,7 +65,7 @@ impl Echoes {
 impl Ear {
     /// `echo` is a name that no queue has.
     pub(crate) async fn open(
-        channel: &Channel,
+        (channel, pen): (&Channel, &Channel),
         queue: &str,
         echo: String,
         counter: Arc<Echoes>,
@@ -87,7 +88,7 @@ impl Ear {
         let echoes = consume(channel, &echo, "echo", unanswered).await?;
         let answered = BasicConsumeOptions::default();
         Ok(Self {
-            channel: channel.clone(),
+            pen: pen.clone(),
             coming: consume(channel, queue, CONSUMER, answered).await?,
             echoes,
             echo,
@@ -165,7 +166,7 @@ impl Ear {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
         let queue = self.echo.as_str().into();
         let called = self
-            .channel
+            .pen
             .basic_publish("".into(), queue, options, b"", properties);
         confirmed(called.await.map_err(error::of)?.await)
     }

@@ -11,6 +11,7 @@ use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::Timestamp;
 use futures::FutureExt;
 use futures::future::{pending, try_join_all};
+use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicCancelOptions, BasicQosOptions};
 use parking_lot::Mutex;
@@ -18,7 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::backend::Stream;
 use crate::connect::backoff;
-use crate::desk::{Desk, Item, Leaving};
+use crate::desk::{Arrived, Desk, Item, Leaving};
 use crate::ear::{CONSUMER, Ear, Echoes};
 use crate::way::Way;
 use crate::wire::Note;
@@ -51,17 +52,25 @@ pub(crate) struct Hub {
     stopped: watch::Sender<bool>,
 }
 
-/// What a line brings: what comes by itself, and what is asked for to run alone.
+/// What a line brings: what comes by itself, and what is asked for to run alone. And where what must be
+/// kept of it is written, and confirmed.
 pub(crate) struct Channels {
+    /// As the desk counts them.
+    line: u64,
+    pub(crate) pen: Channel,
     pub(crate) main: Way,
     pub(crate) alone: Way,
 }
 
 impl Channels {
+    fn all(&self) -> [&Channel; 3] {
+        [&self.main.channel, &self.alone.channel, &self.pen]
+    }
+
     async fn close(&self) {
-        for way in [&self.main, &self.alone] {
+        for channel in self.all() {
             // Where this fails it has ended already.
-            let _ = way.channel.close(200, "done".into()).await;
+            let _ = channel.close(200, "done".into()).await;
         }
     }
 }
@@ -134,9 +143,9 @@ impl Hub {
         let (line, clock) = (&self.stream.line, &self.stream.line.config.clock);
         let given_up = line.until_given_up();
         tokio::pin!(given_up);
-        let (channels, mut ear) = line.limited(self.open()).await?;
+        let number = self.desk.lock().new_line();
+        let (channels, mut ear) = line.limited(self.open(number)).await?;
         *tries = 0;
-        self.desk.lock().new_line();
         *self.channels.lock() = Some(channels.clone());
         self.reclaim_alone().await?;
         self.look_for_alone(&channels).await?;
@@ -189,18 +198,34 @@ impl Hub {
         }
     }
 
-    async fn open(&self) -> Result<(Arc<Channels>, Ear)> {
+    async fn open(&self, number: u64) -> Result<(Arc<Channels>, Ear)> {
         let line = &self.stream.line;
+        let pen = line.channel().await?;
+        let keeper = self.alone.as_ref().map(|_| pen.clone());
+        let alone = self.alone.as_ref().unwrap_or(&self.queue);
+        let way = async |queue: &String| {
+            let (stream, keeper) = (self.stream.clone(), keeper.clone());
+            let channel = line.committing().await?;
+            Ok::<_, Error>(Way::new(channel, stream, queue.clone(), keeper))
+        };
         let channels = Channels {
-            main: Way::new(line.channel().await?),
-            alone: Way::new(line.channel().await?),
+            line: number,
+            main: way(&self.queue).await?,
+            alone: way(alone).await?,
+            pen,
         };
         let channel = &channels.main.channel;
         let qos = channel.basic_qos(line.config.prefetch, BasicQosOptions::default());
         qos.await.map_err(error::of)?;
         let echo = uuid::Uuid::now_v7().simple();
         let echo = self.stream.part(&format!("echo.{echo}"));
-        let ear = Ear::open(channel, &self.queue, echo, self.echoes.clone()).await?;
+        let ear = Ear::open(
+            (channel, &channels.pen),
+            &self.queue,
+            echo,
+            self.echoes.clone(),
+        )
+        .await?;
         Ok((Arc::new(channels), ear))
     }
 
@@ -265,9 +290,9 @@ impl Hub {
         } else {
             &channels.main
         };
-        way.came(messages.iter().map(|message| message.delivery_tag))
-            .await;
+        way.came(messages.iter().map(|message| message.delivery_tag));
         let (mut items, mut strange) = (Vec::with_capacity(messages.len()), Vec::new());
+        let mut copies = Vec::new();
         for message in messages {
             // What does not outlive its process was with nobody else.
             let again = message.redelivered && self.alone.is_some();
@@ -278,14 +303,24 @@ impl Hub {
         }
         {
             let (mut desk, now) = (self.desk.lock(), self.stream.now());
+            if !desk.is_line(channels.line) {
+                // The broker has it again.
+                return Ok(());
+            }
             desk.arrived += u64::try_from(items.len() + strange.len()).unwrap_or_default();
             for (item, again) in items {
-                desk.arrive(item, again, now);
+                let tag = item.tag;
+                if desk.arrive(item, again, now) == Arrived::Copy {
+                    copies.push(tag);
+                }
             }
         }
         self.wake.notify_waiters();
+        if !copies.is_empty() {
+            way.acknowledge(copies).await?;
+        }
         for (message, error) in strange {
-            let (channel, tag) = (&channels.main.channel, message.delivery_tag);
+            let (channel, tag) = (&channels.pen, message.delivery_tag);
             let buried = self
                 .stream
                 .bury_raw(channel, &self.name, message, error.to_string());
@@ -308,8 +343,8 @@ impl Hub {
     pub(crate) fn channels(&self) -> Result<Arc<Channels>> {
         let channels = self.channels.lock().clone();
         let works = |channels: &Arc<Channels>| {
-            let mut ways = [&channels.main, &channels.alone].into_iter();
-            ways.all(|way| way.channel.status().connected())
+            let mut all = channels.all().into_iter();
+            all.all(|channel| channel.status().connected())
         };
         let broken = || Error::new(ErrorKind::Unavailable, "the channel is broken");
         channels.filter(works).ok_or_else(broken)
@@ -331,7 +366,7 @@ impl Hub {
             return;
         }
         let leaving = self.desk.lock().clear(self.stream.now());
-        let channel = &channels.main.channel;
+        let channel = &channels.pen;
         let returning = leaving.iter().map(|one| async {
             let queue = self.queue_after(one).await?;
             self.send(channel, &queue, &one.item, one.item.note).await

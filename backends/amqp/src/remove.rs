@@ -9,6 +9,7 @@ use crate::backend::{AmqpBackend, Stream};
 use crate::config::AmqpConfig;
 use crate::register::Held;
 use crate::subscription::Book;
+use crate::topology::WRITTEN;
 
 impl AmqpBackend {
     /// Removes the stream of this name, with all that belongs to it; what others declared stays. Nobody
@@ -39,7 +40,7 @@ impl Stream {
             }
         }
         let channel = &held.channel;
-        for part in ["unrouted", "state", "book"] {
+        for part in ["unrouted", WRITTEN, "state", "book"] {
             let (queue, options) = (self.part(part), QueueDeleteOptions::default());
             let deleted = channel.queue_delete(queue.as_str().into(), options);
             self.line.ask(deleted).await?;

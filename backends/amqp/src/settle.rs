@@ -6,12 +6,13 @@ use std::time::Duration;
 use fanfare_core::delivery::{Receipt, Settled, Settlement};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use futures::future::join_all;
+use futures::join;
 use lapin::Channel;
 
 use crate::desk::{Ending, Exhausted, Item};
 use crate::hub::{Channels, Hub};
-use crate::wire::Note;
-use crate::{error, wire};
+use crate::way::Way;
+use crate::wire::{self, Note};
 
 /// Retries that come back sooner wait in memory, unacknowledged.
 pub(crate) const SHORT_RETRY: Duration = Duration::from_secs(1);
@@ -49,11 +50,7 @@ impl Hub {
         let end = |one: Begun| match one {
             Err(refused) => refused,
             Ok((ending, with)) => {
-                match &with {
-                    Settlement::Ack => desk.acknowledged += 1,
-                    Settlement::Drop => desk.dropped += 1,
-                    _ => {}
-                }
+                desk.finish(&ending, &with);
                 let with = match with {
                     Settlement::Retry { after, .. } if self.leaves(after) => Settlement::Drop,
                     with => with,
@@ -89,7 +86,7 @@ impl Hub {
             .partition(|(_, with)| matches!(with, Settlement::Ack | Settlement::Drop));
         let writes = others
             .iter()
-            .map(|(ending, with)| self.write(&channels.main.channel, ending, with));
+            .map(|(ending, with)| self.write(&channels.pen, ending, with));
         let written = join_all(writes).await;
         let mut all_written = Ok(());
         let mut done: Vec<_> = plain.iter().map(|(ending, _)| &ending.item).collect();
@@ -105,15 +102,7 @@ impl Hub {
         if self.ordered {
             self.write_down_settled(&told).await?;
         }
-        // Acknowledgements are not answered: what is asked behind them is.
-        match self
-            .stream
-            .depth(&channels.main.channel, &self.queue)
-            .await?
-        {
-            Some(_) => Ok(()),
-            None => Err(error::deleted(&self.queue)),
-        }
+        Ok(())
     }
 
     /// Writes what must be kept of a settlement; whether the message itself is then done with.
@@ -168,7 +157,7 @@ impl Hub {
             .await
     }
 
-    /// Lets these messages go, those that came in a row in one step.
+    /// Lets these messages go.
     pub(crate) async fn acknowledge(
         &self,
         channels: &Channels,
@@ -176,11 +165,15 @@ impl Hub {
     ) -> Result<()> {
         let (alone, main): (Vec<&Item>, Vec<&Item>) =
             items.into_iter().partition(|item| item.alone);
-        for (way, items) in [(&channels.main, main), (&channels.alone, alone)] {
-            let tags = items.into_iter().map(|item| item.tag).collect();
-            way.acknowledge(tags).await?;
-        }
-        Ok(())
+        let of = async |way: &Way, items: Vec<&Item>| {
+            if items.is_empty() {
+                return Ok(());
+            }
+            way.acknowledge(items.into_iter().map(|item| item.tag).collect())
+                .await
+        };
+        let (main, alone) = join!(of(&channels.main, main), of(&channels.alone, alone));
+        main.and(alone)
     }
 
     /// Buries what ran out of attempts, or lets it go.
@@ -189,7 +182,7 @@ impl Hub {
         for one in exhausted {
             if let Some(error) = &one.error {
                 let what = ("max_attempts", error.as_str(), one.attempts);
-                let channel = &channels.main.channel;
+                let channel = &channels.pen;
                 let buried = self.stream.bury(channel, &self.name, &one.item, what);
                 buried.await?;
             }

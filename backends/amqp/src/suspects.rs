@@ -13,6 +13,11 @@ use lapin::options::BasicGetOptions;
 use crate::error;
 use crate::hub::{Channels, Hub};
 
+/// The most that a process has in hand at a time. Each is a consumer to the queue; of more than 32 that
+/// end together it gives back what they had in an order that is another when the server, killed, works
+/// through its log again, and then takes other messages for settled than those that were.
+const AT_ONCE: usize = 16;
+
 impl Hub {
     /// Whether, for all we know, there is something to run alone.
     pub(crate) fn alone_waits(&self) -> bool {
@@ -67,24 +72,25 @@ impl Hub {
             return Ok(());
         };
         let _one = self.fetching.lock().await;
-        if !self.alone_waits.swap(false, Ordering::Relaxed) {
+        let channels = self.channels()?;
+        let full = channels.alone.open() >= AT_ONCE;
+        if full || !self.alone_waits.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
         let fetching = async {
-            let channels = self.channels()?;
             let (channel, options) = (&channels.alone.channel, BasicGetOptions::default());
             let got = channel.basic_get(queue.as_str().into(), options).await;
-            Ok((channels.clone(), got.map_err(error::of)?))
+            got.map_err(error::of)
         };
         let fetched = self.stream.line.limited(fetching).await;
-        if matches!(fetched, Ok((_, None))) {
+        if matches!(fetched, Ok(None)) {
             return Ok(());
         }
         // Whoever waits would try again at once, and without a line do nothing else.
         self.alone_waits.store(true, Ordering::Relaxed);
         match fetched? {
-            (channels, Some(got)) => self.take(&channels, vec![got.delivery], true).await,
-            _ => Ok(()),
+            Some(got) => self.take(&channels, vec![got.delivery], true).await,
+            None => Ok(()),
         }
     }
 
@@ -102,7 +108,7 @@ impl Hub {
         let is_spent = |at| spent.iter().any(|one| one.item.note.position == at);
         let kept = rested.iter().filter(|item| !is_spent(item.note.position));
         let kept: Vec<_> = kept.collect();
-        let channel = &channels.main.channel;
+        let channel = &channels.pen;
         let writes = kept
             .iter()
             .map(|item| self.send(channel, queue, item, item.note));

@@ -27,6 +27,8 @@ const RETURNS: i32 = i32::MAX;
 /// Why what others declared is in no order.
 const THEIRS: &str =
     "a queue of somebody else's gives events to whoever consumes there: no order can be kept";
+/// The queue, in the stream, of what is written only to hear when. It keeps one message.
+pub(crate) const WRITTEN: &str = "written";
 /// How many messages are moved from queue to queue at a time.
 const MOVED_AT_ONCE: usize = 500;
 
@@ -129,6 +131,7 @@ impl Stream {
 
     pub(crate) async fn declare_on(&self, channel: &Channel) -> Result<()> {
         self.queue(channel, &self.part("book"), &[]).await?;
+        self.declare_written(channel).await?;
         if let Some(theirs) = &self.line.config.exchange {
             return self.find_exchange(channel, theirs).await;
         }
@@ -144,6 +147,11 @@ impl Stream {
         self.queue(channel, &unrouted, &[("x-max-length", most)])
             .await?;
         self.bind(channel, &unrouted, &unrouted, "").await
+    }
+
+    pub(crate) async fn declare_written(&self, channel: &Channel) -> Result<()> {
+        let one = [("x-max-length", AMQPValue::LongInt(1))];
+        self.queue(channel, &self.part(WRITTEN), &one).await
     }
 
     /// Whether it is there; what it is else is for those to say who declared it.

@@ -1,45 +1,122 @@
-//! A channel and what it brought that is not acknowledged yet, so that much of it can be in one step:
-//! of many single steps the broker forgets the last when the channel is closed.
+//! A channel that deliveries come over, and how they are let go: all that is asked for meanwhile in one
+//! commit, and nobody is told before the broker has written it down. Of single acknowledgements a channel
+//! sends a quorum queue some 32 ahead, keeps the rest to itself, and forgets them when it closes; what is
+//! committed together is one command.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use fanfare_core::error::Result;
+use fanfare_core::error::{Error, ErrorKind, Result};
 use lapin::Channel;
 use lapin::options::BasicAckOptions;
-use tokio::sync::Mutex;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
-use crate::error;
+use crate::backend::Stream;
+use crate::topology::WRITTEN;
+use crate::{error, wire};
 
-/// A channel that deliveries come over.
+/// A channel that deliveries come over. It commits what it acknowledges, and does nothing else.
 pub(crate) struct Way {
     pub(crate) channel: Channel,
+    stream: Arc<Stream>,
+    /// Where its deliveries come from.
+    queue: String,
+    /// Of the same connection; none where nothing outlives the process.
+    pen: Option<Channel>,
     tags: Mutex<Tags>,
+    waiting: Mutex<Vec<Letting>>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// Who waits for some to be let go.
+struct Letting {
+    tags: Vec<u64>,
+    done: oneshot::Sender<Result<()>>,
 }
 
 impl Way {
-    pub(crate) fn new(channel: Channel) -> Self {
+    /// On a channel that was opened for this.
+    pub(crate) fn new(
+        channel: Channel,
+        stream: Arc<Stream>,
+        queue: String,
+        pen: Option<Channel>,
+    ) -> Self {
         Self {
             channel,
+            stream,
+            queue,
+            pen,
             tags: Mutex::default(),
+            waiting: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
     /// Deliveries came.
-    pub(crate) async fn came(&self, tags: impl Iterator<Item = u64>) {
-        self.tags.lock().await.open.extend(tags);
+    pub(crate) fn came(&self, tags: impl Iterator<Item = u64>) {
+        self.tags.lock().open.extend(tags);
     }
 
-    /// Acknowledges these, each once however often it is said.
+    /// How many came that are not let go.
+    pub(crate) fn open(&self) -> usize {
+        self.tags.lock().open.len()
+    }
+
+    /// Lets these go, each once however often it is said.
     pub(crate) async fn acknowledge(&self, tags: Vec<u64>) -> Result<()> {
-        // Kept until all is said: somebody else's step may include what is one of ours.
-        let mut open = self.tags.lock().await;
-        let steps = open.close(tags);
+        let (done, mut answer) = oneshot::channel();
+        self.waiting.lock().push(Letting { tags, done });
+        let _turn = self.turn.lock().await;
+        // In the turn of another?
+        if let Ok(answer) = answer.try_recv() {
+            return answer;
+        }
+        let all = std::mem::take(&mut *self.waiting.lock());
+        let (tags, asked): (Vec<_>, Vec<_>) =
+            all.into_iter().map(|one| (one.tags, one.done)).unzip();
+        let done = self.let_go(tags.concat()).await;
+        for one in asked {
+            // Who asked may be gone.
+            let _ = one.send(done.as_ref().map(drop).map_err(Error::duplicate));
+        }
+        let lost = |_| Error::new(ErrorKind::Internal, "an acknowledgement broke off");
+        answer.await.map_err(lost)?
+    }
+
+    async fn let_go(&self, tags: Vec<u64>) -> Result<()> {
+        let steps = self.tags.lock().close(tags);
         let together = steps.up_to.into_iter().map(|tag| (tag, true));
         for (tag, multiple) in together.chain(steps.single.into_iter().map(|tag| (tag, false))) {
             let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple });
             acked.await.map_err(error::of)?;
         }
-        Ok(())
+        self.stream.line.ask(self.channel.tx_commit()).await?;
+        // The commit is answered before the queue has heard of it; this is answered by the queue.
+        let found = self.stream.depth(&self.channel, &self.queue).await?;
+        found.ok_or_else(|| error::deleted(&self.queue))?;
+        match &self.pen {
+            Some(pen) => self.stream.until_written(pen).await,
+            None => Ok(()),
+        }
+    }
+}
+
+impl Stream {
+    /// Ends when the broker has written down all that its queues heard before: they have one log, and
+    /// what it confirms now stands behind.
+    async fn until_written(&self, pen: &Channel) -> Result<()> {
+        let queue = self.part(WRITTEN);
+        let write = || self.line.write(pen, &queue, b"", wire::plain());
+        match write().await {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // Somebody deleted it.
+                self.declare_written(pen).await?;
+                write().await
+            }
+            written => written,
+        }
     }
 }
 

@@ -226,6 +226,7 @@ async fn a_stream_is_removed_with_all_its_queues_and_no_other() {
         "book",
         "state",
         "unrouted",
+        "written",
     ];
     for queue in queues {
         assert!(there(&format!("removed.{queue}")).await, "{queue} before");
@@ -458,6 +459,8 @@ async fn a_broker_low_on_disk_is_told_from_one_that_is_not_there() {
 }
 
 mod native {
+    mod alone;
     mod order;
     mod restart;
+    mod settled;
 }

@@ -33,6 +33,16 @@ impl Item {
     }
 }
 
+/// What a message that came was to the desk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrived {
+    /// It is kept, until it is settled or goes back.
+    Taken,
+    /// One more of what is held, or was done with here: where it was moved to another queue, and the
+    /// server died before it heard that the first was to go. Nobody needs it.
+    Copy,
+}
+
 /// A delivery that goes back to the broker when the process leaves.
 #[derive(Debug)]
 pub(crate) struct Leaving {

@@ -234,3 +234,33 @@ fn what_somebody_had_meanwhile_is_ours_no_more() {
     let next = desk.next_to_note((MEMBER, MemberKind::Embedded), over);
     assert_eq!(next.map(|(position, _)| position), Some(Position(1)));
 }
+
+#[test]
+fn a_copy_of_what_is_held_or_done_with_is_known_as_one() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    for n in 1..=3_u8 {
+        desk.arrive(message(n.into(), 0, n.into(), false), false, now);
+    }
+    let came = look(&mut desk, 10, now);
+    let (after, error) = (Duration::from_mins(1), String::new());
+    let ends = [
+        Settlement::Ack,
+        Settlement::Retry { after, error },
+        Settlement::Drop,
+    ];
+    let copy = |desk: &mut Desk, position: u128| {
+        desk.arrive(message(position, 0, 9, true), true, now) == Arrived::Copy
+    };
+    for (came, with) in came.iter().zip(ends) {
+        assert!(copy(&mut desk, came.position.0), "held");
+        let ending = begin(&mut desk, came.receipt, now).unwrap();
+        desk.finish(&ending, &with);
+        // A retry of a minute waits at the broker.
+        desk.end(&ending, Settlement::Drop, now);
+    }
+    assert!(copy(&mut desk, 1) && copy(&mut desk, 3));
+    assert!(!copy(&mut desk, 2), "it comes again when it is due");
+    assert!(!copy(&mut desk, 4));
+    desk.new_line();
+    assert!(copy(&mut desk, 1));
+}

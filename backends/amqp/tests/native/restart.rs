@@ -9,7 +9,7 @@ const AWAY: Duration = Duration::from_secs(15);
 
 /// The server writes down which queues it has some 3 s after it made them. One that is younger when it
 /// is killed is lost with all that is in it, and stays without a leader.
-async fn until_registered(broker: &Broker, queue: &str) {
+pub(crate) async fn until_registered(broker: &Broker, queue: &str) {
     let node = std::fs::read_dir(broker.dir().join("data")).unwrap();
     let dirs = node.flatten().map(|entry| entry.path().join("quorum"));
     let quorum = dirs.into_iter().find(|dir| dir.is_dir()).unwrap();
