@@ -14,11 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Stream;
 use crate::desk::Item;
-use crate::sift::Sift;
+use crate::sift::{Sift, Taken};
 use crate::wire::{self, Note};
 
-/// How many of them the broker is asked for at a time.
-const READ_AT_ONCE: usize = 64;
 /// The most letters looked at in one go.
 const MAX_LETTERS: usize = 50_000;
 
@@ -138,20 +136,16 @@ impl Stream {
     pub(crate) async fn letters(
         &self,
         name: &SubscriptionName,
-    ) -> Result<(Sift, Vec<(u64, DeadLetter)>)> {
-        let sift = Sift::open(&self.line, self.dead_of(name)).await?;
+    ) -> Result<(Sift<'_>, Vec<(Taken, DeadLetter)>)> {
+        let mut sift = Sift::open(self, self.dead_of(name)).await?;
         let mut letters = Vec::new();
-        let (mut asked, mut came) = (1, 1);
-        while came == asked && letters.len() < MAX_LETTERS {
-            // Often there is none.
-            asked = (asked * 8).min(READ_AT_ONCE);
-            let some = sift.some(asked).await?;
-            came = some.len();
-            for message in some {
-                match read(&message.properties, message.data) {
-                    Ok(letter) => letters.push((message.delivery_tag, letter)),
-                    Err(error) => tracing::warn!(%error, "a dead letter that is none"),
-                }
+        while letters.len() < MAX_LETTERS {
+            let Some((taken, message)) = sift.next().await? else {
+                break;
+            };
+            match read(&message.properties, message.data) {
+                Ok(letter) => letters.push((taken, letter)),
+                Err(error) => tracing::warn!(%error, "a dead letter that is none"),
             }
         }
         letters.sort_by_key(|(_, letter)| letter.id.parse::<u128>().unwrap_or(0));

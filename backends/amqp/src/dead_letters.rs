@@ -10,7 +10,7 @@ use fanfare_core::subscription::SubscriptionName;
 
 use crate::backend::{AmqpBackend, Stream, locked};
 use crate::register::Held;
-use crate::sift::Sift;
+use crate::sift::{Sift, Taken};
 use crate::subscription::Stored;
 use crate::wire::{self, Note};
 
@@ -55,7 +55,7 @@ impl Stream {
             .await?
         {
             let (sift, letters) = self.letters(&name).await?;
-            for (tag, letter) in letters {
+            for (taken, letter) in letters {
                 if !selects(selection, &letter) {
                     continue;
                 }
@@ -69,9 +69,9 @@ impl Stream {
                 };
                 let (queue, properties) = (self.queue_of(&name), wire::properties(event, &note));
                 let line = &self.line;
-                line.write(sift.channel(), &queue, event.bytes(), properties)
+                line.write(sift.pen(), &queue, event.bytes(), properties)
                     .await?;
-                sift.let_go(&[tag]).await?;
+                sift.let_go(&[taken]).await?;
                 acted.done += 1;
             }
             sift.put_back().await?;
@@ -87,10 +87,10 @@ impl Stream {
         {
             let (sift, letters) = self.letters(&name).await?;
             let meant = letters.iter().filter(|(_, l)| selects(selection, l));
-            let tags: Vec<u64> = meant.map(|(tag, _)| *tag).collect();
-            sift.let_go(&tags).await?;
+            let meant: Vec<_> = meant.map(|(taken, _)| *taken).collect();
+            sift.let_go(&meant).await?;
             sift.put_back().await?;
-            let count = tags.len() as u64;
+            let count = meant.len() as u64;
             (acted.matched, acted.done) = (acted.matched + count, acted.done + count);
             if let Some(hub) = self.hub(&name) {
                 hub.desk.lock().dropped += count;
@@ -110,7 +110,7 @@ impl Stream {
             let (sift, letters) = self.letters(&name).await?;
             let found = letters.into_iter().find(|(_, letter)| letter.id == id);
             let mended = match found {
-                Some((tag, letter)) => Some(self.mend(&sift, tag, letter, data.clone()).await),
+                Some((taken, letter)) => Some(self.mend(&sift, taken, letter, data.clone()).await),
                 None => None,
             };
             sift.put_back().await?;
@@ -123,8 +123,8 @@ impl Stream {
 
     async fn mend(
         &self,
-        sift: &Sift,
-        tag: u64,
+        sift: &Sift<'_>,
+        taken: Taken,
         mut letter: DeadLetter,
         data: Data,
     ) -> Result<DeadLetter> {
@@ -135,8 +135,8 @@ impl Stream {
         let before = event.data().cloned();
         letter.original = letter.original.or(before);
         letter.body = DeadBody::Event(event.to_builder().data(data).build()?);
-        self.keep(sift.channel(), &letter).await?;
-        sift.let_go(&[tag]).await?;
+        self.keep(sift.pen(), &letter).await?;
+        sift.let_go(&[taken]).await?;
         Ok(letter)
     }
 }

@@ -204,9 +204,8 @@ impl Hub {
         let keeper = self.alone.as_ref().map(|_| pen.clone());
         let alone = self.alone.as_ref().unwrap_or(&self.queue);
         let way = async |queue: &String| {
-            let (stream, keeper) = (self.stream.clone(), keeper.clone());
             let channel = line.committing().await?;
-            Ok::<_, Error>(Way::new(channel, stream, queue.clone(), keeper))
+            Ok::<_, Error>(Way::new(channel, queue.clone(), keeper.clone()))
         };
         let channels = Channels {
             line: number,
@@ -317,7 +316,7 @@ impl Hub {
         }
         self.wake.notify_waiters();
         if !copies.is_empty() {
-            way.acknowledge(copies).await?;
+            way.acknowledge(&self.stream, copies).await?;
         }
         for (message, error) in strange {
             let (channel, tag) = (&channels.pen, message.delivery_tag);
@@ -325,7 +324,7 @@ impl Hub {
                 .stream
                 .bury_raw(channel, &self.name, message, error.to_string());
             buried.await?;
-            way.acknowledge(vec![tag]).await?;
+            way.acknowledge(&self.stream, vec![tag]).await?;
         }
         Ok(())
     }

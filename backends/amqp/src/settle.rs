@@ -169,8 +169,8 @@ impl Hub {
             if items.is_empty() {
                 return Ok(());
             }
-            way.acknowledge(items.into_iter().map(|item| item.tag).collect())
-                .await
+            let tags = items.into_iter().map(|item| item.tag).collect();
+            way.acknowledge(&self.stream, tags).await
         };
         let (main, alone) = join!(of(&channels.main, main), of(&channels.alone, alone));
         main.and(alone)

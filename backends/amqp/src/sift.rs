@@ -1,102 +1,127 @@
-//! Taking every message of a queue in hand, letting some go and putting the rest back. Not consuming:
-//! for queues of what is seldom looked at.
+//! Taking every message of a queue in hand, letting some go and putting the rest back. Not for queues that
+//! anybody else consumes from.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use fanfare_core::error::Result;
-use futures::future::try_join_all;
-use lapin::Channel;
+use fanfare_core::error::{Error, ErrorKind, Result};
+use futures::StreamExt;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
 
-use parking_lot::Mutex;
+use crate::backend::Stream;
+use crate::error;
+use crate::way::Way;
 
-use crate::connect::Line;
+/// The most that a quorum queue gives a consumer. One that asks for each message is a consumer to the
+/// queue each time, and of more than 32 it mixes up what they had (`suspects`).
+const HANDFUL: u16 = 2_000;
 
-/// How many are asked for at a time.
-const AHEAD: usize = 64;
-/// How many acknowledgements a queue is told of before it is asked something: a channel sends it some 32
-/// ahead of its answers, and forgets the others when it is closed.
-const AT_ONCE: usize = 16;
-
-/// What is in hand. All that is not let go is back when the value is dropped, and its channel with it.
-pub(crate) struct Sift {
-    line: Arc<Line>,
-    channel: Channel,
+/// What is in hand. All that is not let go is back when the value is dropped, and its channels with it.
+pub(crate) struct Sift<'a> {
+    stream: &'a Stream,
     queue: String,
-    /// In hand, and not looked at yet.
-    ahead: Mutex<VecDeque<Delivery>>,
+    pen: Channel,
+    hands: Vec<Hand>,
+    /// How many there are that nobody has looked at.
+    left: u64,
 }
 
-impl Sift {
-    /// Over a channel of its own.
-    pub(crate) async fn open(line: &Arc<Line>, queue: String) -> Result<Self> {
+/// A consumer with a channel of its own.
+struct Hand {
+    way: Way,
+    coming: Consumer,
+    room: u16,
+}
+
+/// One that is in hand.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Taken {
+    hand: usize,
+    tag: u64,
+}
+
+impl<'a> Sift<'a> {
+    /// Over channels of its own, all that is there now.
+    pub(crate) async fn open(stream: &'a Stream, queue: String) -> Result<Self> {
+        let pen = stream.line.channel().await?;
+        let there = stream.depth(&pen, &queue).await?;
         Ok(Self {
-            line: line.clone(),
-            channel: line.channel().await?,
+            left: there.ok_or_else(|| error::deleted(&queue))?,
+            stream,
             queue,
-            ahead: Mutex::default(),
+            pen,
+            hands: Vec::new(),
         })
     }
 
     /// Where messages, and what becomes of them, are written.
-    pub(crate) fn channel(&self) -> &Channel {
-        &self.channel
+    pub(crate) fn pen(&self) -> &Channel {
+        &self.pen
     }
 
-    /// The next one that nobody has in hand.
-    pub(crate) async fn next(&self) -> Result<Option<Delivery>> {
-        if let Some(message) = self.ahead.lock().pop_front() {
-            return Ok(Some(message));
+    /// The next one.
+    pub(crate) async fn next(&mut self) -> Result<Option<(Taken, Delivery)>> {
+        if self.left == 0 {
+            return Ok(None);
         }
-        let got = try_join_all((0..AHEAD).map(|_| self.get())).await?;
-        let mut ahead = self.ahead.lock();
-        ahead.extend(got.into_iter().flatten());
-        Ok(ahead.pop_front())
-    }
-
-    async fn get(&self) -> Result<Option<Delivery>> {
-        let queue = self.queue.as_str().into();
-        let got = self.channel.basic_get(queue, BasicGetOptions::default());
-        Ok(self.line.ask(got).await?.map(|got| got.delivery))
-    }
-
-    /// So many of them at the same time; fewer where there are no more.
-    pub(crate) async fn some(&self, count: usize) -> Result<Vec<Delivery>> {
-        let mut some: Vec<_> = {
-            let mut ahead = self.ahead.lock();
-            let there = count.min(ahead.len());
-            ahead.drain(..there).collect()
+        if self.hands.last().is_none_or(|hand| hand.room == 0) {
+            let hand = self.reach().await?;
+            self.hands.push(hand);
+        }
+        let number = self.hands.len() - 1;
+        let Some(hand) = self.hands.last_mut() else {
+            return Ok(None);
         };
-        let missing = count - some.len();
-        let got = try_join_all((0..missing).map(|_| self.get())).await?;
-        some.extend(got.into_iter().flatten());
-        Ok(some)
+        let coming = async { Ok(hand.coming.next().await) };
+        let message = self.stream.line.limited(coming).await?;
+        let ended = || Error::new(ErrorKind::Unavailable, "the channel is broken");
+        let message = message.ok_or_else(ended)?.map_err(error::of)?;
+        hand.way.came([message.delivery_tag].into_iter());
+        hand.room -= 1;
+        self.left -= 1;
+        let taken = Taken {
+            hand: number,
+            tag: message.delivery_tag,
+        };
+        Ok(Some((taken, message)))
     }
 
-    /// Lets these go for good. Before, all others are in hand.
-    pub(crate) async fn let_go(&self, tags: &[u64]) -> Result<()> {
-        for some in tags.chunks(AT_ONCE) {
-            for tag in some {
-                let acked = self.channel.basic_ack(*tag, BasicAckOptions::default());
-                self.line.ask(acked).await?;
+    async fn reach(&self) -> Result<Hand> {
+        let line = &self.stream.line;
+        let channel = line.committing().await?;
+        let (qos, options) = (BasicQosOptions::default(), BasicConsumeOptions::default());
+        line.ask(channel.basic_qos(HANDFUL, qos)).await?;
+        let queue = self.queue.as_str().into();
+        let coming = channel.basic_consume(queue, "sift".into(), options, FieldTable::default());
+        Ok(Hand {
+            coming: line.ask(coming).await?,
+            way: Way::new(channel, self.queue.clone(), Some(self.pen.clone())),
+            room: HANDFUL,
+        })
+    }
+
+    /// Lets these go for good.
+    pub(crate) async fn let_go(&self, these: &[Taken]) -> Result<()> {
+        for (number, hand) in self.hands.iter().enumerate() {
+            let of_it = these.iter().filter(|taken| taken.hand == number);
+            let tags: Vec<_> = of_it.map(|taken| taken.tag).collect();
+            if !tags.is_empty() {
+                hand.way.acknowledge(self.stream, tags).await?;
             }
-            // Answered behind them. What came meanwhile goes back with the rest.
-            self.get().await?;
         }
         Ok(())
     }
 
-    /// The rest goes back, in one step.
+    /// The rest goes back.
     pub(crate) async fn put_back(self) -> Result<()> {
-        let rest = BasicNackOptions {
-            multiple: true,
-            requeue: true,
-        };
-        self.line.ask(self.channel.basic_nack(0, rest)).await?;
-        // Where this fails the channel has ended with its connection.
-        let _ = self.channel.close(200, "done".into()).await;
+        for hand in &self.hands {
+            hand.way.put_back(self.stream).await?;
+        }
+        let channels = self.hands.iter().map(|hand| &hand.way.channel);
+        for channel in channels.chain([&self.pen]) {
+            // Where this fails the channel has ended with its connection.
+            let _ = channel.close(200, "done".into()).await;
+        }
         Ok(())
     }
 }

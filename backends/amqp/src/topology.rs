@@ -267,15 +267,15 @@ impl Stream {
     }
 
     async fn fetch_unrouted(&self, spec: &SubscriptionSpec) -> Result<()> {
-        let sift = Sift::open(&self.line, self.part("unrouted")).await?;
+        let mut sift = Sift::open(self, self.part("unrouted")).await?;
         let (mut wanted, mut moving) = (Vec::new(), Vec::new());
         let queue = self.queue_of(&spec.name);
-        while let Some(message) = sift.next().await? {
+        while let Some((taken, message)) = sift.next().await? {
             let event = wire::event(&message.properties, message.data.clone());
             let wants = event.is_ok_and(|event| spec.patterns.matches(event.event_type()))
                 && begins_before(spec.start, wire::note(&message.properties));
             if wants {
-                wanted.push(message.delivery_tag);
+                wanted.push(taken);
                 moving.push((message.data, message.properties));
             }
             if moving.len() >= MOVED_AT_ONCE {
@@ -290,13 +290,13 @@ impl Stream {
 
     async fn write_all(
         &self,
-        sift: &Sift,
+        sift: &Sift<'_>,
         queue: &str,
         messages: Vec<(Vec<u8>, BasicProperties)>,
     ) -> Result<()> {
         let one = |(data, properties): (Vec<u8>, BasicProperties)| async move {
             let line = &self.line;
-            line.write(sift.channel(), queue, &data, properties).await
+            line.write(sift.pen(), queue, &data, properties).await
         };
         try_join_all(messages.into_iter().map(one)).await.map(drop)
     }

@@ -4,11 +4,10 @@
 //! committed together is one command.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 use lapin::Channel;
-use lapin::options::BasicAckOptions;
+use lapin::options::{BasicAckOptions, BasicNackOptions};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -19,7 +18,6 @@ use crate::{error, wire};
 /// A channel that deliveries come over. It commits what it acknowledges, and does nothing else.
 pub(crate) struct Way {
     pub(crate) channel: Channel,
-    stream: Arc<Stream>,
     /// Where its deliveries come from.
     queue: String,
     /// Of the same connection; none where nothing outlives the process.
@@ -37,15 +35,9 @@ struct Letting {
 
 impl Way {
     /// On a channel that was opened for this.
-    pub(crate) fn new(
-        channel: Channel,
-        stream: Arc<Stream>,
-        queue: String,
-        pen: Option<Channel>,
-    ) -> Self {
+    pub(crate) fn new(channel: Channel, queue: String, pen: Option<Channel>) -> Self {
         Self {
             channel,
-            stream,
             queue,
             pen,
             tags: Mutex::default(),
@@ -65,7 +57,7 @@ impl Way {
     }
 
     /// Lets these go, each once however often it is said.
-    pub(crate) async fn acknowledge(&self, tags: Vec<u64>) -> Result<()> {
+    pub(crate) async fn acknowledge(&self, stream: &Stream, tags: Vec<u64>) -> Result<()> {
         let (done, mut answer) = oneshot::channel();
         self.waiting.lock().push(Letting { tags, done });
         let _turn = self.turn.lock().await;
@@ -76,7 +68,7 @@ impl Way {
         let all = std::mem::take(&mut *self.waiting.lock());
         let (tags, asked): (Vec<_>, Vec<_>) =
             all.into_iter().map(|one| (one.tags, one.done)).unzip();
-        let done = self.let_go(tags.concat()).await;
+        let done = self.let_go(stream, tags.concat()).await;
         for one in asked {
             // Who asked may be gone.
             let _ = one.send(done.as_ref().map(drop).map_err(Error::duplicate));
@@ -85,21 +77,35 @@ impl Way {
         answer.await.map_err(lost)?
     }
 
-    async fn let_go(&self, tags: Vec<u64>) -> Result<()> {
+    async fn let_go(&self, stream: &Stream, tags: Vec<u64>) -> Result<()> {
         let steps = self.tags.lock().close(tags);
         let together = steps.up_to.into_iter().map(|tag| (tag, true));
         for (tag, multiple) in together.chain(steps.single.into_iter().map(|tag| (tag, false))) {
             let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple });
             acked.await.map_err(error::of)?;
         }
-        self.stream.line.ask(self.channel.tx_commit()).await?;
-        // The commit is answered before the queue has heard of it; this is answered by the queue.
-        let found = self.stream.depth(&self.channel, &self.queue).await?;
-        found.ok_or_else(|| error::deleted(&self.queue))?;
+        self.commit(stream).await?;
         match &self.pen {
-            Some(pen) => self.stream.until_written(pen).await,
+            Some(pen) => stream.until_written(pen).await,
             None => Ok(()),
         }
+    }
+
+    /// Gives back all that came and was not let go; nobody may ask for that at the same time.
+    pub(crate) async fn put_back(&self, stream: &Stream) -> Result<()> {
+        let rest = BasicNackOptions {
+            multiple: true,
+            requeue: true,
+        };
+        stream.line.ask(self.channel.basic_nack(0, rest)).await?;
+        self.commit(stream).await
+    }
+
+    async fn commit(&self, stream: &Stream) -> Result<()> {
+        stream.line.ask(self.channel.tx_commit()).await?;
+        // The commit is answered before the queue has heard of it; this is answered by the queue.
+        let found = stream.depth(&self.channel, &self.queue).await?;
+        found.map(drop).ok_or_else(|| error::deleted(&self.queue))
     }
 }
 
