@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use fanfare_core::error::Result;
 use futures::future::try_join_all;
@@ -17,6 +18,9 @@ use crate::hub::{Channels, Hub};
 /// end together it gives back what they had in an order that is another when the server, killed, works
 /// through its log again, and then takes other messages for settled than those that were.
 const AT_ONCE: usize = 16;
+/// How often, and how long after each other, one looks whether what was passed on is there.
+const LOOKS: usize = 20;
+const LOOK: Duration = Duration::from_millis(5);
 
 impl Hub {
     /// Whether, for all we know, there is something to run alone.
@@ -107,14 +111,32 @@ impl Hub {
         };
         let is_spent = |at| spent.iter().any(|one| one.item.note.position == at);
         let kept = rested.iter().filter(|item| !is_spent(item.note.position));
-        let kept: Vec<_> = kept.collect();
+        // What ran alone has one attempt more than its message says.
+        let (passed, written): (Vec<_>, Vec<_>) =
+            kept.partition(|item| self.stream.passes_on() && !item.alone);
         let channel = &channels.pen;
-        let writes = kept
+        let writes = written
             .iter()
             .map(|item| self.send(channel, queue, item, item.note));
         try_join_all(writes).await?;
-        self.acknowledge(channels, kept).await?;
+        self.acknowledge(channels, written).await?;
+        if !passed.is_empty() {
+            let tags = passed.iter().map(|item| item.tag).collect();
+            channels.main.pass_on(&self.stream, tags).await?;
+            self.until_passed(channels, queue).await?;
+        }
         self.expect_alone(true);
         self.bury(spent).await
+    }
+
+    /// Waits a moment for the first to be there, which nobody is told of.
+    async fn until_passed(&self, channels: &Channels, queue: &str) -> Result<()> {
+        for _ in 0..LOOKS {
+            if self.stream.depth(&channels.alone.channel, queue).await? != Some(0) {
+                break;
+            }
+            self.stream.line.config.clock.sleep(LOOK).await;
+        }
+        Ok(())
     }
 }

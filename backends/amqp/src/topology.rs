@@ -70,6 +70,13 @@ impl Stream {
         self.part(&format!("q.{name}"))
     }
 
+    /// Whether the server itself moves what is to run alone. What others wrote it would strip of its
+    /// routing key, which tells its type.
+    pub(crate) fn passes_on(&self) -> bool {
+        let config = &self.line.config;
+        config.form.is_none() && config.exchange.is_none() && config.queue.is_none()
+    }
+
     /// Where its dead letters are.
     pub(crate) fn dead_of(&self, name: &SubscriptionName) -> String {
         self.part(&format!("dead.{name}"))
@@ -256,9 +263,14 @@ impl Stream {
             let found = self.depth(&held.channel, &queue).await?;
             return found.map(drop).ok_or_else(|| error::deleted(&queue));
         }
-        let one = [("x-single-active-consumer", AMQPValue::Boolean(true))];
-        let arguments: &[_] = if spec.ordered { &one } else { &[] };
-        self.queue(&held.channel, &queue, arguments).await?;
+        let arguments = if spec.ordered {
+            vec![("x-single-active-consumer", AMQPValue::Boolean(true))]
+        } else if self.passes_on() {
+            passing_on(&self.alone_of(&spec.name)).to_vec()
+        } else {
+            Vec::new()
+        };
+        self.queue(&held.channel, &queue, &arguments).await?;
         for key in keys(&spec.patterns) {
             self.bind(&held.channel, &queue, self.exchange_name(), &key)
                 .await?;
@@ -401,14 +413,8 @@ impl Stream {
         delay: &str,
     ) -> Result<()> {
         let ttl = i64::try_from(millis).unwrap_or(i64::MAX);
-        let back = wire::text(&self.queue_of(name));
-        let arguments = [
-            ("x-message-ttl", AMQPValue::LongLongInt(ttl)),
-            ("x-dead-letter-exchange", wire::text("")),
-            ("x-dead-letter-routing-key", back),
-            ("x-dead-letter-strategy", wire::text("at-least-once")),
-            ("x-overflow", wire::text("reject-publish")),
-        ];
+        let mut arguments = passing_on(&self.queue_of(name)).to_vec();
+        arguments.push(("x-message-ttl", AMQPValue::LongLongInt(ttl)));
         // First, as with every queue of a subscription.
         let note = |stored: &mut Stored| {
             if !stored.delays.contains(&millis) {
@@ -419,6 +425,16 @@ impl Stream {
         self.change(held, name, note).await?;
         self.queue(&held.channel, delay, &arguments).await
     }
+}
+
+/// What has a queue pass on to another what is over there: it is in one of the two whatever happens.
+fn passing_on(to: &str) -> [(&'static str, AMQPValue); 4] {
+    [
+        ("x-dead-letter-exchange", wire::text("")),
+        ("x-dead-letter-routing-key", wire::text(to)),
+        ("x-dead-letter-strategy", wire::text("at-least-once")),
+        ("x-overflow", wire::text("reject-publish")),
+    ]
 }
 
 /// Whether what was published there and then belongs to a subscription that starts so.

@@ -79,8 +79,7 @@ impl Way {
 
     async fn let_go(&self, stream: &Stream, tags: Vec<u64>) -> Result<()> {
         let steps = self.tags.lock().close(tags);
-        let together = steps.up_to.into_iter().map(|tag| (tag, true));
-        for (tag, multiple) in together.chain(steps.single.into_iter().map(|tag| (tag, false))) {
+        for (tag, multiple) in steps.all() {
             let acked = self.channel.basic_ack(tag, BasicAckOptions { multiple });
             acked.await.map_err(error::of)?;
         }
@@ -89,6 +88,21 @@ impl Way {
             Some(pen) => stream.until_written(pen).await,
             None => Ok(()),
         }
+    }
+
+    /// Lets these go to the queue that this one passes on to.
+    pub(crate) async fn pass_on(&self, stream: &Stream, tags: Vec<u64>) -> Result<()> {
+        let _turn = self.turn.lock().await;
+        let steps = self.tags.lock().close(tags);
+        for (tag, multiple) in steps.all() {
+            let options = BasicNackOptions {
+                multiple,
+                requeue: false,
+            };
+            let passed = self.channel.basic_nack(tag, options);
+            passed.await.map_err(error::of)?;
+        }
+        self.commit(stream).await
     }
 
     /// Gives back all that came and was not let go; nobody may ask for that at the same time.
@@ -138,6 +152,14 @@ struct Steps {
     /// Everything up to this one.
     up_to: Option<u64>,
     single: Vec<u64>,
+}
+
+impl Steps {
+    /// With whether each means all before it too.
+    fn all(self) -> impl Iterator<Item = (u64, bool)> {
+        let together = self.up_to.into_iter().map(|tag| (tag, true));
+        together.chain(self.single.into_iter().map(|tag| (tag, false)))
+    }
 }
 
 impl Tags {

@@ -4,8 +4,8 @@ use fanfare_conformance::broker::{Fault, Proxy};
 
 use crate::*;
 
-/// More than twice as many as a queue tells apart when whoever had them ends.
-const EVENTS: usize = 80;
+/// More than a queue tells apart when whoever had them ends.
+const EVENTS: u32 = 80;
 /// How many of them a process has in hand.
 const AT_ONCE: usize = 16;
 
@@ -20,11 +20,12 @@ async fn no_more_is_in_hand_than_the_server_gives_back_in_order() {
         ..spec(3)
     };
     dies.admin().put(&spec).await.unwrap();
-    for answer in dies.publish(&events(EVENTS)).await.unwrap() {
+    let count = usize::try_from(EVENTS).unwrap();
+    for answer in dies.publish(&events(count)).await.unwrap() {
         answer.unwrap();
     }
     let held = join(&dies).await;
-    take(&held, EVENTS).await;
+    take(&held, count).await;
     proxy.set(Fault::Refuse);
     proxy.reset();
 
@@ -34,7 +35,7 @@ async fn no_more_is_in_hand_than_the_server_gives_back_in_order() {
         kind: MemberKind::External,
     };
     let consumer = heir.consume(&name(), member).await.unwrap();
-    let mut rest = EVENTS;
+    let mut rest = count;
     while rest > 0 {
         let came = take(&consumer, rest.min(AT_ONCE)).await;
         if rest > AT_ONCE {
@@ -47,4 +48,68 @@ async fn no_more_is_in_hand_than_the_server_gives_back_in_order() {
     }
     heir.close().await.unwrap();
     let _ = dies.close().await;
+}
+
+/// How many wait there, and who consumes.
+async fn look(channel: &Channel, queue: &str) -> (u32, u32) {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let asked = channel.queue_declare(queue.into(), options, FieldTable::default());
+    let found = asked.await.unwrap();
+    (found.message_count(), found.consumer_count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_moved_when_the_line_breaks_is_in_one_place() {
+    let broker = broker().await;
+    let [first, second] = [
+        Proxy::start(broker.address()).await.unwrap(),
+        Proxy::start(broker.address()).await.unwrap(),
+    ];
+    let open = async |url: String| AmqpBackend::open(AmqpConfig::new(url, "moved")).await;
+    let dies = open(broker.url_at(first.address())).await.unwrap();
+    dies.admin().put(&spec(3)).await.unwrap();
+    let count = usize::try_from(EVENTS).unwrap();
+    for answer in dies.publish(&events(count)).await.unwrap() {
+        answer.unwrap();
+    }
+    take(&join(&dies).await, count).await;
+    first.set(Fault::Refuse);
+    first.reset();
+
+    let moves = open(broker.url_at(second.address())).await.unwrap();
+    let _mover = join(&moves).await;
+    let (_connection, channel) = stranger(&broker).await;
+    let until = Clock::system().now() + PATIENCE;
+    let both = async || {
+        assert!(Clock::system().now() < until, "it is not moved");
+        let moved = look(&channel, "moved.q.all").await.0;
+        let (stays, members) = look(&channel, "moved.s.all").await;
+        (moved, stays + moved, members)
+    };
+    while both().await.0 == 0 {}
+    second.set(Fault::Refuse);
+    second.reset();
+    // What was with the mover is back when it is gone.
+    let all = loop {
+        let (_, all, members) = both().await;
+        if members == 0 && all >= EVENTS {
+            break all;
+        }
+    };
+    assert_eq!(all, EVENTS);
+
+    let last = open(broker.url()).await.unwrap();
+    let consumer = join(&last).await;
+    let mut came = std::collections::BTreeSet::new();
+    while came.len() < count {
+        let one = take(&consumer, 1).await.remove(0);
+        assert!(came.insert(one.event.id().clone()), "it came twice");
+        let done = vec![(one.receipt, Settlement::Ack)];
+        consumer.settle(done).await.unwrap();
+    }
+    last.close().await.unwrap();
+    let _ = futures::join!(dies.close(), moves.close());
 }
