@@ -122,10 +122,12 @@ impl Stream {
         } else {
             self.check_order(spec)?;
             // Before its queues: whoever removes the stream finds their names nowhere else.
-            let stored = Stored::new(spec, self.now());
+            let passes_on = self.passes_on(spec);
+            let mut stored = Stored::new(spec, self.now());
+            stored.passes_on = passes_on;
             book.subscriptions.insert(name.to_owned(), stored);
             self.write_book(held, book, tags).await?;
-            self.create(held, spec).await?;
+            self.create(held, spec, passes_on).await?;
             (book, tags) = held.read(&self.book()).await?;
             if let Some(stored) = book.subscriptions.get_mut(name) {
                 stored.made = true;

@@ -250,7 +250,8 @@ impl Stream {
         desk.acknowledged = stored.acknowledged;
         desk.dropped = stored.dropped;
         let queue = self.queue_of(name);
-        let hub = Hub::start(self.clone(), name.clone(), queue, desk);
+        let passes_on = stored.passes_on && self.passes_on(&desk.spec);
+        let hub = Hub::start(self.clone(), name.clone(), queue, desk, passes_on);
         hub.members.fetch_add(1, Ordering::Relaxed);
         self.hubs.lock().insert(name.clone(), hub.clone());
         Ok(hub)
@@ -291,7 +292,7 @@ impl Stream {
         }
         let epoch = u64::try_from(self.now().as_micros()).unwrap_or(0);
         let desk = Desk::new(spec.clone(), epoch);
-        let hub = Hub::start(self.clone(), spec.name.clone(), queue, desk);
+        let hub = Hub::start(self.clone(), spec.name.clone(), queue, desk, false);
         self.hubs.lock().insert(spec.name.clone(), hub);
         Ok(())
     }

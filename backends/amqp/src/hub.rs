@@ -36,6 +36,8 @@ pub(crate) struct Hub {
     pub(crate) queue: String,
     /// The queue of what is to run alone; none where nothing outlives the process.
     pub(crate) alone: Option<String>,
+    /// Its queue passes on what is to run alone, once that is rejected.
+    pub(crate) passes_on: bool,
     /// Also between processes: the queue has one active consumer.
     pub(crate) ordered: bool,
     pub(crate) alone_waits: AtomicBool,
@@ -81,6 +83,7 @@ impl Hub {
         name: SubscriptionName,
         queue: String,
         desk: Desk,
+        passes_on: bool,
     ) -> Arc<Self> {
         let alone = (!desk.spec.ephemeral).then(|| stream.alone_of(&name));
         let ordered = desk.is_ordered();
@@ -89,6 +92,7 @@ impl Hub {
             name,
             queue,
             alone,
+            passes_on,
             ordered,
             alone_waits: AtomicBool::new(false),
             fetching: tokio::sync::Mutex::default(),

@@ -41,7 +41,8 @@ impl Stream {
         let (mut book, tags): (Book, _) = held.read(&self.part("book")).await?;
         for (name, stored) in &book.subscriptions {
             let name = SubscriptionName::parse(name)?;
-            self.create_queues(held, &stored.spec(&name)?).await?;
+            self.create_queues(held, &stored.spec(&name)?, stored.passes_on)
+                .await?;
         }
         self.rebind_broadcasts(held).await?;
         book.losses += 1;

@@ -41,6 +41,9 @@ pub(crate) struct Stored {
     pub(crate) paused: bool,
     pub(crate) acknowledged: u64,
     pub(crate) dropped: u64,
+    /// Its queue was made to pass on what is to run alone.
+    #[serde(default)]
+    pub(crate) passes_on: bool,
     /// In milliseconds, each with a queue of its own.
     pub(crate) delays: Vec<u64>,
     /// Where it is ordered: the process that has it, and has not left in good order.
@@ -113,6 +116,7 @@ impl Stored {
             paused: false,
             acknowledged: 0,
             dropped: 0,
+            passes_on: false,
             delays: Vec::new(),
             owner: None,
             stories: BTreeMap::new(),

@@ -113,7 +113,7 @@ impl Hub {
         let kept = rested.iter().filter(|item| !is_spent(item.note.position));
         // What ran alone has one attempt more than its message says.
         let (passed, written): (Vec<_>, Vec<_>) =
-            kept.partition(|item| self.stream.passes_on() && !item.alone);
+            kept.partition(|item| self.passes_on && !item.alone);
         let channel = &channels.pen;
         let writes = written
             .iter()

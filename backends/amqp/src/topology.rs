@@ -70,11 +70,12 @@ impl Stream {
         self.part(&format!("q.{name}"))
     }
 
-    /// Whether the server itself moves what is to run alone. What others wrote it would strip of its
-    /// routing key, which tells its type.
-    pub(crate) fn passes_on(&self) -> bool {
+    /// Whether the server itself may move what is to run alone. What others wrote it would strip of its
+    /// routing key, which tells its type; and nothing of an ordered subscription is ever moved.
+    pub(crate) fn passes_on(&self, spec: &SubscriptionSpec) -> bool {
         let config = &self.line.config;
-        config.form.is_none() && config.exchange.is_none() && config.queue.is_none()
+        let ours = config.form.is_none() && config.exchange.is_none() && config.queue.is_none();
+        ours && !spec.ordered
     }
 
     /// Where its dead letters are.
@@ -246,15 +247,25 @@ impl Stream {
     }
 
     /// The queues of a subscription, and in them what nobody wanted so far and it does.
-    pub(crate) async fn create(&self, held: &Held, spec: &SubscriptionSpec) -> Result<()> {
-        self.create_queues(held, spec).await?;
+    pub(crate) async fn create(
+        &self,
+        held: &Held,
+        spec: &SubscriptionSpec,
+        passes_on: bool,
+    ) -> Result<()> {
+        self.create_queues(held, spec, passes_on).await?;
         if spec.start != Start::Latest && self.line.config.exchange.is_none() {
             self.fetch_unrouted(spec).await?;
         }
         Ok(())
     }
 
-    pub(crate) async fn create_queues(&self, held: &Held, spec: &SubscriptionSpec) -> Result<()> {
+    pub(crate) async fn create_queues(
+        &self,
+        held: &Held,
+        spec: &SubscriptionSpec,
+        passes_on: bool,
+    ) -> Result<()> {
         let queue = self.queue_of(&spec.name);
         for beside in [self.alone_of(&spec.name), self.dead_of(&spec.name)] {
             self.queue(&held.channel, &beside, &[]).await?;
@@ -265,7 +276,7 @@ impl Stream {
         }
         let arguments = if spec.ordered {
             vec![("x-single-active-consumer", AMQPValue::Boolean(true))]
-        } else if self.passes_on() {
+        } else if passes_on {
             passing_on(&self.alone_of(&spec.name)).to_vec()
         } else {
             Vec::new()
@@ -329,7 +340,8 @@ impl Stream {
                 held.put_back(tags).await?;
                 return Ok(known);
             };
-            self.create_queues(&held, &stored.spec(name)?).await?;
+            self.create_queues(&held, &stored.spec(name)?, stored.passes_on)
+                .await?;
             // One whose making broke off held nothing.
             book.losses += u64::from(stored.made);
             self.write_book(&held, book, tags).await?;

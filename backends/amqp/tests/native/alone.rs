@@ -85,9 +85,9 @@ async fn what_is_moved_when_the_line_breaks_is_in_one_place() {
     let until = Clock::system().now() + PATIENCE;
     let both = async || {
         assert!(Clock::system().now() < until, "it is not moved");
-        let moved = look(&channel, "moved.q.all").await.0;
+        let gone = look(&channel, "moved.q.all").await.0;
         let (stays, members) = look(&channel, "moved.s.all").await;
-        (moved, stays + moved, members)
+        (gone, stays + gone, members)
     };
     while both().await.0 == 0 {}
     second.set(Fault::Refuse);
