@@ -3,6 +3,7 @@
 mod tls;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
@@ -39,6 +40,8 @@ pub(crate) struct Line {
 pub(crate) struct Live {
     connection: Connection,
     pub(crate) publishing: Channel,
+    /// How many channels were ever opened.
+    opened: AtomicU16,
 }
 
 impl Line {
@@ -73,14 +76,19 @@ impl Line {
         live.as_ref().filter(|live| live.works()).cloned()
     }
 
-    /// The connection, made if need be, once.
+    /// The same, if more channels can be opened.
+    fn fresh(&self) -> Option<Arc<Live>> {
+        self.now().filter(|live| !live.is_worn())
+    }
+
+    /// The connection, made if need be, once. One that is worn lasts as long as channels of it.
     pub(crate) async fn get(&self) -> Result<Arc<Live>> {
         self.check_open()?;
-        if let Some(live) = self.now() {
+        if let Some(live) = self.fresh() {
             return Ok(live);
         }
         let _making = self.making.lock().await;
-        if let Some(live) = self.now() {
+        if let Some(live) = self.fresh() {
             return Ok(live);
         }
         let limit = self.config.connect_timeout;
@@ -112,10 +120,12 @@ impl Line {
         let runtime = lapin::runtime::default_runtime().map_err(error::of)?;
         let connecting = Connection::connect_uri_with_config(place, properties, tls, runtime);
         let connection = connecting.await.map_err(error::connecting)?;
-        let publishing = confirming(&connection).await?;
+        let publishing = connection.create_channel().await.map_err(error::of)?;
+        confirming(&publishing).await?;
         Ok(Live {
             connection,
             publishing,
+            opened: AtomicU16::new(1),
         })
     }
 
@@ -134,7 +144,7 @@ impl Line {
     pub(crate) async fn committing(&self) -> Result<Channel> {
         let live = self.get().await?;
         let opening = async {
-            let channel = live.connection.create_channel().await?;
+            let channel = live.open().await?;
             channel.tx_select().await?;
             Ok(channel)
         };
@@ -143,7 +153,12 @@ impl Line {
 
     /// One over this connection, whatever became of it.
     pub(crate) async fn channel_of(&self, live: &Live) -> Result<Channel> {
-        self.limited(confirming(&live.connection)).await
+        let opening = async {
+            let channel = live.open().await.map_err(error::of)?;
+            confirming(&channel).await?;
+            Ok(channel)
+        };
+        self.limited(opening).await
     }
 
     /// Gives up a connection that does not answer, if it still is the one. What was sent over it may
@@ -174,7 +189,7 @@ impl Line {
 
     /// Whether the broker answers now, or soon.
     pub(crate) async fn answers(&self) -> bool {
-        let Some(live) = self.now() else {
+        let Some(live) = self.fresh() else {
             // Nobody needs it just now, or it broke: the answer is whether there can be one.
             let making = self.get();
             return tokio::select! {
@@ -183,7 +198,7 @@ impl Line {
             };
         };
         let asked = async {
-            let channel = live.connection.create_channel().await.ok()?;
+            let channel = live.open().await.ok()?;
             channel.close(200, "asked".into()).await.ok()
         };
         let answers = tokio::select! {
@@ -253,6 +268,22 @@ impl Line {
 }
 
 impl Live {
+    async fn open(&self) -> lapin::Result<Channel> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.connection.create_channel().await
+    }
+
+    /// Whether its channels will soon have the numbers of earlier ones. Of a channel that the server
+    /// closed for an error the client library remembers that by its number, and tells it to the next.
+    fn is_worn(&self) -> bool {
+        let most = match self.connection.configuration().channel_max() {
+            // No limit.
+            0 => u16::MAX,
+            most => most,
+        };
+        self.opened.load(Ordering::Relaxed) >= most - most / 16
+    }
+
     fn works(&self) -> bool {
         self.connection.status().connected() && self.publishing.status().connected()
     }
@@ -279,11 +310,9 @@ pub(crate) fn backoff(tries: u32) -> Duration {
     after.unwrap_or(LONGEST_PAUSE)
 }
 
-async fn confirming(connection: &Connection) -> Result<Channel> {
-    let channel = connection.create_channel().await.map_err(error::of)?;
+async fn confirming(channel: &Channel) -> Result<()> {
     let options = ConfirmSelectOptions::default();
-    channel.confirm_select(options).await.map_err(error::of)?;
-    Ok(channel)
+    channel.confirm_select(options).await.map_err(error::of)
 }
 
 /// What a confirmation says: kept, refused, or nobody to keep it.

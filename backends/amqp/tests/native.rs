@@ -242,6 +242,19 @@ async fn a_stream_is_removed_with_all_its_queues_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_asks_for_long_hears_no_refusal_of_long_ago() {
+    let broker = broker().await;
+    // That it was not there yet was answered, and closed a channel.
+    let backend = AmqpBackend::open(config(&broker, "long")).await.unwrap();
+    // Each opens channels of its own; the server numbers 2,047.
+    for n in 0..1_100 {
+        let value = backend.state().get("key").await;
+        assert!(value.is_ok(), "{n}: {value:?}");
+    }
+    backend.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broadcast_retries_as_late_as_it_likes() {
     let broker = broker().await;
     let backend = AmqpBackend::open(config(&broker, "live")).await.unwrap();
