@@ -246,11 +246,18 @@ async fn a_process_that_asks_for_long_hears_no_refusal_of_long_ago() {
     let broker = broker().await;
     // That it was not there yet was answered, and closed a channel.
     let backend = AmqpBackend::open(config(&broker, "long")).await.unwrap();
+    backend.admin().put(&spec(3)).await.unwrap();
+    let consumer = join(&backend).await;
     // Each opens channels of its own; the server numbers 2,047.
     for n in 0..1_100 {
         let value = backend.state().get("key").await;
         assert!(value.is_ok(), "{n}: {value:?}");
     }
+    // Members stay on the connection they have.
+    backend.publish(&events(1)).await.unwrap();
+    let came = take(&consumer, 1).await.remove(0);
+    let done = vec![(came.receipt, Settlement::Ack)];
+    assert_eq!(consumer.settle(done).await.unwrap(), [Settled::Done]);
     backend.close().await.unwrap();
 }
 
