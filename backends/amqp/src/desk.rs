@@ -140,11 +140,12 @@ impl Desk {
         Arrived::Taken
     }
 
-    /// Of an ordered subscription nothing is ever moved.
+    /// Of an ordered subscription nothing is ever moved. What comes while its like is being settled may be
+    /// the retry that was written.
     fn is_copy(&self, position: Position) -> bool {
         let place = self.places.get(&position);
         let held = place.and_then(|place| self.items.get(place));
-        let held = held.is_some_and(|held| held.line == self.line);
+        let held = held.is_some_and(|held| held.line == self.line && !held.settling);
         !self.is_ordered() && (held || self.done.contains(&position))
     }
 

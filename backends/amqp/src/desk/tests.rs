@@ -264,3 +264,19 @@ fn a_copy_of_what_is_held_or_done_with_is_known_as_one() {
     desk.new_line();
     assert!(copy(&mut desk, 1));
 }
+
+#[test]
+fn a_retry_that_comes_before_its_settlement_is_answered_is_no_copy() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), false, now);
+    let came = look(&mut desk, 1, now).remove(0);
+    let ending = begin(&mut desk, came.receipt, now).unwrap();
+    // It waited at the broker, which answers us only now.
+    let retry = desk.arrive(message(1, 1, 2, false), false, now);
+    assert_eq!(retry, Arrived::Taken);
+    desk.end(&ending, Settlement::Drop, now);
+    let again = look(&mut desk, 1, now).remove(0);
+    assert_eq!(again.attempt, 2);
+    let ending = begin(&mut desk, again.receipt, now).unwrap();
+    assert_eq!(ending.item.tag, 2);
+}
