@@ -7,6 +7,7 @@
 //! down MOMENT     -> landed PUBLISHES SETTLEMENTS   in flight at MOMENT and never answered
 //! cut MOMENT      -> the same, after a power cut
 //! brace           -> ready                       clients take no breath until the fault
+//! aim             -> ready                       a publish and a settlement are on their way
 //! fault MOMENT    -> landed PUBLISHES SETTLEMENTS   in flight at MOMENT; clients go on trying
 //! healed MOMENT   -> recovered PUBLISHING DELIVERING   after so many microseconds, for all
 //! deleted stream|groups -> ready                 somebody deleted that
@@ -36,6 +37,9 @@ const LEASE: Duration = Duration::from_millis(500);
 const STANDSTILL: Duration = Duration::from_secs(30);
 /// How long after a fault's end everything may take to go on.
 const RECOVERY: Duration = Duration::from_mins(1);
+/// How long a fault waits for work that it can hit; after a kill of RabbitMQ next to nothing is settled
+/// for a while.
+const AIM: Duration = Duration::from_secs(5);
 /// The least time between two looks at the audit while draining.
 const LOOK: Duration = Duration::from_millis(200);
 /// How long an audit may take.
@@ -81,6 +85,10 @@ fn commands(load: &Load, path: &Path) -> Result {
             "brace" => {
                 load.in_flight(0);
                 load.hurry(true);
+                "ready".to_owned()
+            }
+            "aim" => {
+                load.busy(AIM);
                 "ready".to_owned()
             }
             "fault" => {

@@ -119,6 +119,11 @@ impl Load {
         self.eager.store(eager, Ordering::Relaxed);
     }
 
+    /// Waits until a publish and a settlement are on their way at once, or `patience` is over.
+    pub(super) fn busy(&self, patience: Duration) {
+        self.flights.busy(patience);
+    }
+
     /// What was in flight at `moment` (microseconds since 1970), just before a fault.
     pub(super) fn in_flight(&self, moment: u64) -> InFlight {
         self.flights.at(moment)

@@ -60,6 +60,11 @@ impl Overseer {
         self.ask("brace").map(|_| ())
     }
 
+    /// Waits until there is something to hit, but not for long.
+    pub(super) fn aim(&mut self) -> Result {
+        self.ask("aim").map(|_| ())
+    }
+
     /// It came; answers how many publishes and settlements were in flight at `moment`.
     pub(super) fn fault(&mut self, moment: u64) -> Result<(u64, u64)> {
         self.ask_two(&format!("fault {moment}"))

@@ -173,6 +173,7 @@ impl<'a> Scene<'a> {
         self.wait(CALM);
         self.overseer.brace()?;
         self.wait(BRACED);
+        self.overseer.aim()?;
         let mut moment = chance::now();
         self.begin()?;
         if matches!(self.siege.fault, Fault::Stop | Fault::Blackhole) {

@@ -1,7 +1,7 @@
 //! Calls on their way: what was in flight at the moment of a fault, and how long calls take. Every call
 //! has a bound; one that takes longer is a breach, whatever its answer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::CLIENTS;
@@ -44,7 +44,10 @@ pub(crate) struct InFlight {
 
 /// What every client does now, and what broke off.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<Inner>);
+pub(super) struct Flights {
+    inner: Mutex<Inner>,
+    began: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -59,6 +62,17 @@ impl Flights {
         if let Some(now) = self.inner().now.get_mut(client) {
             *now = Some((cargo, chance::now()));
         }
+        self.began.notify_all();
+    }
+
+    /// Waits until a publish and a settlement are on their way at once, or `patience` is over.
+    pub(super) fn busy(&self, patience: Duration) {
+        let idle = |inner: &mut Inner| {
+            let flies = |cargo| inner.now.iter().flatten().any(|(kind, _)| *kind == cargo);
+            !(flies(Cargo::Publish) && flies(Cargo::Settlement))
+        };
+        let waited = self.began.wait_timeout_while(self.inner(), patience, idle);
+        drop(waited);
     }
 
     /// It is over; answers how long it took where that is longer than it may.
@@ -99,6 +113,6 @@ impl Flights {
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
