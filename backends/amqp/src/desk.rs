@@ -140,8 +140,7 @@ impl Desk {
         Arrived::Taken
     }
 
-    /// Of an ordered subscription nothing is ever moved. What comes while its like is being settled may be
-    /// the retry that was written.
+    /// Of an ordered subscription nothing is moved. What comes during a settlement may be its retry.
     fn is_copy(&self, position: Position) -> bool {
         let place = self.places.get(&position);
         let held = place.and_then(|place| self.items.get(place));
