@@ -126,7 +126,7 @@ impl Consumer {
         let Some(answer) = connection.post(load, Cargo::Settlement, &path, kind, &body) else {
             return self.adrift(load);
         };
-        let at = chance::now();
+        let (left, at) = (at, chance::now());
         let results = answer.at("results").as_array().cloned().unwrap_or_default();
         if results.len() != self.held.len() {
             load.wrong(&format!("{}: {answer} to {body}", self.sub));
@@ -143,7 +143,12 @@ impl Consumer {
                 None => Entry::Adrift { sub, token },
             }
         });
-        load.record.add(&settled.collect::<Vec<_>>())
+        let settled: Vec<Entry> = settled.collect();
+        let adrift = |entry: &Entry| matches!(entry, Entry::Adrift { .. });
+        if settled.iter().any(adrift) {
+            load.flights.broke_off(Cargo::Settlement, left);
+        }
+        load.record.add(&settled)
     }
 
     fn adrift(&mut self, load: &Load) -> Result {
