@@ -15,6 +15,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::chance;
 use crate::Result;
 use crate::command::{self, Watchdog};
@@ -117,16 +119,17 @@ impl Broker {
         SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
-    /// `kill -9` of the process and all that it started, gone when this returns.
-    pub(super) fn kill(&mut self) -> Result {
+    /// `kill -9` of the process and all that it started, gone when this returns; answers when it was.
+    pub(super) fn kill(&mut self) -> Result<u64> {
         let Some(mut child) = self.child.take() else {
-            return Ok(());
+            return Ok(chance::now());
         };
         let family = descendants(child.id());
+        let moment = chance::now();
         child.kill()?;
-        child.wait()?;
         // Those who noticed by themselves are gone already.
-        let _ = signal("KILL", &family);
+        let _ = signal(Signal::KILL, &family);
+        child.wait()?;
         let watch = Watchdog::over(GONE);
         while family.iter().any(|process| runs(*process)) {
             if watch.left().is_zero() {
@@ -134,25 +137,25 @@ impl Broker {
             }
             chance::pause(LOOK);
         }
-        Ok(())
+        Ok(moment)
     }
 
     /// `SIGSTOP`: it holds its connections and answers nothing.
     pub(super) fn stop(&self) -> Result {
-        self.signal("STOP")
+        self.signal(Signal::STOP)
     }
 
     /// `SIGCONT` after [`Broker::stop`].
     pub(super) fn go_on(&self) -> Result {
-        self.signal("CONT")
+        self.signal(Signal::CONT)
     }
 
     /// To the process first, so that it has no more children, and then to those.
-    fn signal(&self, name: &str) -> Result {
+    fn signal(&self, what: Signal) -> Result {
         let child = self.child.as_ref().ok_or("the broker does not run")?;
-        signal(name, &[child.id()])?;
+        signal(what, &[child.id()])?;
         // One of them may end meanwhile.
-        let _ = signal(name, &descendants(child.id()));
+        let _ = signal(what, &descendants(child.id()));
         Ok(())
     }
 
@@ -241,15 +244,15 @@ fn runs(process: u32) -> bool {
     !state.starts_with(['Z', 'X'])
 }
 
-/// The standard library has no signals but KILL, and `unsafe` is forbidden here.
-fn signal(name: &str, processes: &[u32]) -> Result {
-    if processes.is_empty() {
-        return Ok(());
+/// To every one of them; fails if that did not reach one.
+fn signal(what: Signal, processes: &[u32]) -> Result {
+    let mut reached = Ok(());
+    for process in processes {
+        let process =
+            Pid::from_raw(i32::try_from(*process)?).ok_or("no process has this number")?;
+        reached = reached.and(kill_process(process, what));
     }
-    let mut kill = Command::new("kill");
-    kill.arg(format!("-{name}"));
-    kill.args(processes.iter().map(u32::to_string));
-    command::output(kill).map(|_| ())
+    Ok(reached?)
 }
 
 /// On the path, where Debian keeps servers, or in PostgreSQL's own place.

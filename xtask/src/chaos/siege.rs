@@ -174,8 +174,7 @@ impl<'a> Scene<'a> {
         self.overseer.brace()?;
         self.wait(BRACED);
         self.overseer.aim()?;
-        let mut moment = chance::now();
-        self.begin()?;
+        let mut moment = self.begin()?;
         if matches!(self.siege.fault, Fault::Stop | Fault::Blackhole) {
             // Nobody is answered from here on, and what leaves now is in flight as well.
             self.wait(BRACED);
@@ -207,35 +206,36 @@ impl<'a> Scene<'a> {
         self.mend()
     }
 
-    fn begin(&mut self) -> Result {
+    /// Answers when it was, or just before.
+    fn begin(&mut self) -> Result<u64> {
+        let moment = chance::now();
         match self.siege.fault {
-            Fault::Stop => self.broker.stop(),
+            Fault::Stop => self.broker.stop()?,
             Fault::Cut => {
                 let only = self.only_one();
                 self.proxy.cut(only);
-                Ok(())
             }
             Fault::Blackhole => {
                 let only = self.only_one();
                 self.proxy.silence(only);
-                Ok(())
             }
             Fault::ServerKill => {
                 let victim = self.dice.roll(2) == 0;
                 let place = self.servers.get_mut(usize::from(victim));
                 let server = place.and_then(|place| place.server.take());
-                server.map_or(Ok(()), Server::kill)
+                server.map_or(Ok(()), Server::kill)?;
             }
             Fault::GroupDeletion => {
                 self.broker.delete(Kept::Groups)?;
-                self.overseer.deleted(false)
+                self.overseer.deleted(false)?;
             }
             Fault::StreamDeletion => {
                 self.broker.delete(Kept::Stream)?;
-                self.overseer.deleted(true)
+                self.overseer.deleted(true)?;
             }
-            Fault::BrokerKill | Fault::Kill | Fault::PowerCut => self.broker.kill(),
+            Fault::BrokerKill | Fault::Kill | Fault::PowerCut => return self.broker.kill(),
         }
+        Ok(moment)
     }
 
     /// Where the fault lasts, waits and ends it.
