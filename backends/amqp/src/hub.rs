@@ -23,7 +23,7 @@ use crate::desk::{Arrived, Desk, Item, Leaving};
 use crate::ear::{CONSUMER, Ear, Echoes};
 use crate::way::Way;
 use crate::wire::Note;
-use crate::{error, wire};
+use crate::{config, error, wire};
 
 /// How long after a break what we held may come again, before somebody else is taken to have it.
 const RETURN: Duration = Duration::from_secs(5);
@@ -218,7 +218,10 @@ impl Hub {
             pen,
         };
         let channel = &channels.main.channel;
-        let qos = channel.basic_qos(line.config.prefetch, BasicQosOptions::default());
+        let isolates = self.alone.is_some() && !self.ordered;
+        let most = if isolates { config::SOME } else { config::MOST };
+        let window = line.config.prefetch.unwrap_or(most);
+        let qos = channel.basic_qos(window, BasicQosOptions::default());
         qos.await.map_err(error::of)?;
         let echo = uuid::Uuid::now_v7().simple();
         let echo = self.stream.part(&format!("echo.{echo}"));

@@ -9,12 +9,12 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 
 use crate::backend::Stream;
-use crate::error;
 use crate::way::Way;
+use crate::{config, error};
 
 /// The most that a quorum queue gives a consumer. One that asks for each message is a consumer to the
 /// queue each time, and of more than 32 it mixes up what they had (`suspects`).
-const HANDFUL: u16 = 2_000;
+const HANDFUL: u16 = config::MOST;
 
 /// What is in hand. All that is not let go is back when the value is dropped, and its channels with it.
 pub(crate) struct Sift<'a> {

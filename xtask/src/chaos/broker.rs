@@ -57,6 +57,8 @@ pub(super) struct Engine {
     pub(super) setting: &'static str,
     /// How long after it was made something is lost by a kill all the same.
     pub(super) young: Duration,
+    /// How many events of a subscription it may double when it is killed.
+    pub(super) copies: u64,
     /// Makes an empty directory ready, once.
     prepare: fn(&Path) -> Result,
     /// Starts it in the foreground on this directory and port.

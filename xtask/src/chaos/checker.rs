@@ -12,7 +12,7 @@
 //! healed MOMENT   -> recovered PUBLISHING DELIVERING   after so many microseconds, for all
 //! deleted stream|groups -> ready                 somebody deleted that
 //! told NUMBER     -> ready                       so many losses were told by now
-//! judge ADDRESS.. -> {verdict}                   everything settled, compared
+//! judge COPIES ADDRESS.. -> {verdict}            everything settled, compared; the broker may have doubled so many
 //! ```
 
 use std::collections::BTreeMap;
@@ -106,7 +106,10 @@ fn commands(load: &Load, path: &Path) -> Result {
                 load.record.add(&[Entry::Told])?;
                 "ready".to_owned()
             }
-            "judge" => serde_json::to_string(&conclude(load, path, rest)?)?,
+            "judge" => {
+                let (copies, servers) = rest.split_once(' ').unwrap_or((rest, ""));
+                serde_json::to_string(&conclude(load, path, copies.parse()?, servers)?)?
+            }
             _ => return Err(format!("not a command: {line}").into()),
         };
         let mut stdout = stdout().lock();
@@ -219,7 +222,7 @@ fn subscribe(load: &Load, address: &str, created: &mut bool) -> Result {
 }
 
 /// Settles everything, then compares the synced record with what the servers hold.
-fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
+fn conclude(load: &Load, path: &Path, copies: u64, servers: &str) -> Result<Verdict> {
     load.drain(&words(servers));
     let mut http = Http::connect_for(first(servers), AUDIT)?;
     let forgets = forgets(first(servers))?;
@@ -248,6 +251,7 @@ fn conclude(load: &Load, path: &Path, servers: &str) -> Result<Verdict> {
         losses: losses(first(servers))?,
         audit_ok: true,
         forgets,
+        copies,
         ..Held::default()
     };
     if !forgets {

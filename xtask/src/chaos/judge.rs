@@ -16,6 +16,8 @@ pub(super) use forgotten::unsettled;
 
 /// The most sentences about one verdict.
 const SENTENCES: usize = 50;
+/// What a delivery does that was ended before it was asked for.
+const AGAIN: &str = "came again after it was settled";
 /// Clocks are read in microseconds and sent in milliseconds.
 const ROUNDING: u64 = 1_000;
 
@@ -32,6 +34,8 @@ pub(super) struct Held {
     pub(super) losses: u64,
     /// There is neither history nor audit: what is settled is gone.
     pub(super) forgets: bool,
+    /// How many deliveries the broker itself may have doubled.
+    pub(super) copies: u64,
 }
 
 /// One subscription in the audit.
@@ -65,6 +69,8 @@ pub(super) struct Verdict {
     pub(super) deliveries: u64,
     /// Deliveries again of what a death left in the in-flight window.
     pub(super) redelivered: u64,
+    /// Events of a subscription that came again although they were settled, where the broker may double them.
+    pub(super) copies: u64,
     /// The longest publish, settlement and pull, in microseconds; not from the record.
     pub(super) longest_calls: [u64; 3],
 }
@@ -120,6 +126,8 @@ struct Judge {
     /// As in [`Held`].
     forgets: bool,
     verdict: Verdict,
+    /// By subscription and event, with a sentence about each time.
+    copies: BTreeMap<(String, String), Vec<String>>,
     events: BTreeMap<String, Published>,
     /// In the order in which they were acknowledged as stored.
     stored: Vec<String>,
@@ -148,6 +156,7 @@ pub(super) fn judge(record: &[Entry], held: &Held, lease: u64) -> Verdict {
         judge.compare(held);
     }
     judge.told(held);
+    judge.weigh_copies(held);
     let mut verdict = judge.verdict;
     verdict.breaches = verdict.broken.len() as u64;
     verdict.broken.truncate(SENTENCES);
@@ -260,8 +269,15 @@ impl Judge {
                 .iter()
                 .find_map(|earlier| clash(earlier, counted, *since, *at))
                 .or_else(|| fallen(leases, counted));
-            let what = what.map(|what| format!("{sub}: {id} (attempt {attempt}) {what}"));
-            self.verdict.broken.extend(what);
+            if let Some(what) = what {
+                let said = format!("{sub}: {id} (attempt {attempt}) {what}");
+                if what == AGAIN {
+                    let copies = self.copies.entry((sub.clone(), id.clone()));
+                    copies.or_default().push(said);
+                } else {
+                    self.verdict.broken.push(said);
+                }
+            }
         }
         let again = |lease: &Lease| !matches!(lease.standing, Standing::Accepted { .. });
         if leases.last().is_some_and(again) {
@@ -348,6 +364,17 @@ impl Judge {
         }
     }
 
+    /// What came again is a breach, but for what the broker may double.
+    fn weigh_copies(&mut self, held: &Held) {
+        let number = self.copies.len() as u64;
+        if number <= held.copies {
+            self.verdict.copies = number;
+        } else {
+            let sentences = std::mem::take(&mut self.copies).into_values().flatten();
+            self.verdict.broken.extend(sentences);
+        }
+    }
+
     /// Every event that is kept was settled once on this subscription, as far as we can know.
     fn balance(&self, sub: &str, balance: &Balance, ids: &BTreeSet<&str>, wrong: &mut Vec<String>) {
         let mut certain = Balance::default();
@@ -411,7 +438,7 @@ fn clash(earlier: &Lease, attempt: u32, since: u64, at: u64) -> Option<String> {
             line,
         } => match outcome {
             Outcome::Retry(after) => retried(earlier, attempt, sent + after, at),
-            _ if since >= line => Some("came again after it was settled".into()),
+            _ if since >= line => Some(AGAIN.into()),
             _ => None,
         },
         Standing::Settling {

@@ -87,9 +87,9 @@ impl Overseer {
         self.ask(&format!("told {number}")).map(|_| ())
     }
 
-    /// Settles everything and compares.
-    pub(super) fn judge(&mut self, addresses: &[&str]) -> Result<Verdict> {
-        let answer = self.ask(&format!("judge {}", addresses.join(" ")))?;
+    /// Settles everything and compares; the broker may have doubled so many deliveries.
+    pub(super) fn judge(&mut self, copies: u64, addresses: &[&str]) -> Result<Verdict> {
+        let answer = self.ask(&format!("judge {copies} {}", addresses.join(" ")))?;
         Ok(serde_json::from_str(&answer)?)
     }
 

@@ -30,6 +30,7 @@ pub(super) struct Tally {
     pub(super) duplicates: u64,
     pub(super) deliveries: u64,
     pub(super) redelivered: u64,
+    pub(super) copies: u64,
     pub(super) rounds: u64,
     /// From spawn to the first good answer, in microseconds, once per death of the only server.
     pub(super) recoveries: Vec<u64>,
@@ -75,6 +76,7 @@ impl Tally {
         self.duplicates += round.duplicates;
         self.deliveries += round.deliveries;
         self.redelivered += round.redelivered;
+        self.copies += round.copies;
         self.rounds += round.rounds;
         self.recoveries.extend(round.recoveries);
         self.publishing.extend(round.publishing);
@@ -93,6 +95,7 @@ impl Tally {
         self.duplicates += verdict.duplicates;
         self.deliveries += verdict.deliveries;
         self.redelivered += verdict.redelivered;
+        self.copies += verdict.copies;
         self.rounds += 1;
         self.lost += verdict.lost;
         self.invented += verdict.invented;
@@ -117,6 +120,10 @@ impl Tally {
             }
             _ => String::new(),
         };
+        let doubled = match self.copies {
+            0 => String::new(),
+            copies => format!(", {copies} events doubled by the broker"),
+        };
         let Self {
             landed,
             beside,
@@ -138,7 +145,7 @@ impl Tally {
              {settlements_in_flight} settlements in flight ({beside} beside{besides}); \
              {acknowledged} events acknowledged, {lost} lost, {invented} invented, \
              {kept_in_doubt} in doubt and kept, {duplicates} answered as duplicates; \
-             {deliveries} deliveries, {redelivered} again from the in-flight window; \
+             {deliveries} deliveries, {redelivered} again from the in-flight window{doubled}; \
              {breaches} breaches; {recovery}"
         )
     }

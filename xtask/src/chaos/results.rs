@@ -72,7 +72,7 @@ fn entry(fault: Fault, tally: &Tally) -> Value {
             "in_doubt_and_kept": tally.kept_in_doubt,
             "answered_as_duplicates": tally.duplicates,
         },
-        "deliveries": { "all": tally.deliveries, "again": tally.redelivered },
+        "deliveries": { "all": tally.deliveries, "again": tally.redelivered, "doubled": tally.copies },
         "recovery_ms": recovery,
         "longest_call_ms": { "publish": publish, "settlement": settlement, "pull": pull },
         "breaches": tally.breaches,

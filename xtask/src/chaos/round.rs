@@ -104,7 +104,7 @@ impl Scene<'_> {
             self.death()?;
         }
         let server = self.spawn()?;
-        let verdict = self.overseer.judge(&[&server.address])?;
+        let verdict = self.overseer.judge(0, &[&server.address])?;
         self.tally.conclude(verdict);
         server.kill()
     }

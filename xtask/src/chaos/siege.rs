@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::broker::{Broker, Engine, Keeps, Kept, free_port};
 use super::chance::{self, Dice};
 use super::fault::Fault;
+use super::load::SUBSCRIPTIONS;
 use super::overseer::Overseer;
 use super::progress::Tally;
 use super::proxy::Proxy;
@@ -161,7 +162,12 @@ impl<'a> Scene<'a> {
         }
         let addresses = self.addresses();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
-        tally.conclude(self.overseer.judge(&addresses)?);
+        let kills = match self.siege.fault {
+            Fault::BrokerKill => tally.landed + tally.beside,
+            _ => 0,
+        };
+        let copies = kills * self.siege.engine.copies * SUBSCRIPTIONS.len() as u64;
+        tally.conclude(self.overseer.judge(copies, &addresses)?);
         Ok(())
     }
 

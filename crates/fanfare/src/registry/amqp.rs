@@ -49,7 +49,7 @@ fn amqp_config(mut address: Address) -> Result<AmqpConfig> {
             let detail = format!("`prefetch` in an amqp: URL is 1 to {MAX_PREFETCH}");
             return Err(Error::invalid("/backend", detail));
         }
-        config.prefetch = prefetch;
+        config.prefetch = Some(prefetch);
     }
     take_duration(
         &mut address,

@@ -28,6 +28,9 @@ const METHOD: u8 = 1;
 const END: u8 = 0xCE;
 /// When it writes down that a queue is there; 3 s or so on a machine that has nothing else to do.
 const YOUNG: Duration = Duration::from_secs(8);
+/// What it passes on from one queue to another without knowing that it arrived: the default of
+/// `dead_letter_worker_consumer_prefetch`.
+const PASSED_ON: u64 = 32;
 /// The subscription whose queue is deleted.
 const QUEUE: &str = "fanfare.s.immediate";
 
@@ -36,6 +39,7 @@ pub(super) const ENGINE: Engine = Engine {
     version,
     setting: "quorum queues, flushed before they confirm",
     young: YOUNG,
+    copies: PASSED_ON,
     prepare,
     command,
     ready: |address| answers(address, HELLO, &[METHOD, 0, 0]).unwrap_or(false),

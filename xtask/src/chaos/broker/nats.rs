@@ -20,6 +20,7 @@ pub(super) const ENGINE: Engine = Engine {
     version: || says("nats-server"),
     setting: "JetStream in files, one replica",
     young: Duration::ZERO,
+    copies: 0,
     prepare: |_| Ok(()),
     command,
     ready: |address| is_ready(address).unwrap_or(false),

@@ -23,6 +23,7 @@ pub(super) const ENGINE: Engine = Engine {
     version: || says("postgres"),
     setting: "fsync on, synchronous_commit on",
     young: Duration::ZERO,
+    copies: 0,
     prepare,
     command: start,
     delete,

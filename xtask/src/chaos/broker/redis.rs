@@ -13,6 +13,7 @@ pub(super) const ENGINE: Engine = Engine {
     version: || says("redis-server"),
     setting: "appendonly yes, appendfsync always",
     young: Duration::ZERO,
+    copies: 0,
     prepare: |_| Ok(()),
     command,
     ready: |address| answers(address, b"PING\r\n", b"+PONG").unwrap_or(false),

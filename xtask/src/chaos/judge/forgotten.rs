@@ -169,6 +169,24 @@ mod tests {
     }
 
     #[test]
+    fn a_broker_doubles_no_more_than_it_may() {
+        let mut record = whole(ONE);
+        record.extend(handled(ONE, "immediate", 1));
+        record.extend(handled(ONE, "retrying", 1));
+        let allowed = |copies| {
+            let held = Held {
+                forgets: true,
+                audit_ok: true,
+                copies,
+                ..Held::default()
+            };
+            judge(&record, &held, 500_000)
+        };
+        assert_eq!((allowed(2).breaches, allowed(2).copies), (0, 2));
+        assert_eq!((allowed(1).breaches, allowed(1).copies), (2, 0));
+    }
+
+    #[test]
     fn a_publisher_finds_its_own_order_kept() {
         let crossed = |other: &str| {
             let both = [acked(ONE), acked(other)].concat();

@@ -79,6 +79,7 @@ fn held() -> Held {
         audit_ok: true,
         losses: 0,
         forgets: false,
+        copies: 0,
     }
 }
 
