@@ -7,14 +7,22 @@ use crate::trial::{Amounts, Trial};
 use crate::{Options, Outcome};
 
 pub(crate) async fn run(options: &Options, report: &mut Report) -> Outcome<()> {
-    let of = |form, together| Client { form, together };
-    let whole = ("raw, with our headers", of(Form::Whole, 100));
+    let of = |form, together, heard| Client {
+        form,
+        together,
+        heard,
+    };
+    let whole = ("raw, with our headers", of(Form::Whole, 100, true));
     Trial {
         title: "RabbitMQ: quorum queues, persistent, confirmed once flushed".into(),
-        publishers: vec![whole, ("raw, data alone", of(Form::Bare, 100))],
+        publishers: vec![whole, ("raw, data alone", of(Form::Bare, 100, true))],
         readers: vec![
-            ("raw, 100 acknowledged at once", of(Form::Whole, 100)),
-            ("raw, each acknowledged", of(Form::Whole, 1)),
+            ("raw, 100 at once, written down", of(Form::Whole, 100, true)),
+            (
+                "raw, 100 at once, not heard of",
+                of(Form::Whole, 100, false),
+            ),
+            ("raw, each, not heard of", of(Form::Whole, 1, false)),
         ],
         end_to_end: whole,
         idle: whole,

@@ -1,8 +1,10 @@
 //! The raw client of RabbitMQ over one connection: a topic exchange and a durable quorum queue, one
 //! persistent and mandatory message for each event with the same headers and data, on one channel that
-//! confirms; read by one consumer with the window of the backend.
+//! confirms; read by one consumer with the window of a quorum queue. What it acknowledged is settled like ours once it
+//! is committed and a message that was written after it is confirmed; the next hundreds are read meanwhile.
 //!
-//! [`Form::Bare`] is the client that sends data without headers, for comparison.
+//! [`Form::Bare`] is the client that sends data without headers, and without `heard` one that never hears whether
+//! its acknowledgements arrived, for comparison.
 
 use fanfare::core::event::Event;
 use fanfare::core::event_type::EventType;
@@ -19,12 +21,15 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
     ExchangeKind,
 };
+use tokio::task::JoinHandle;
 
 use crate::Outcome;
 use crate::trial::{Publish, Raw, Read};
 
 const EXCHANGE: &str = "raw";
 const QUEUE: &str = "raw.bench";
+/// Holds one message, written to hear when everything before is.
+const WRITTEN: &str = "raw.written";
 const KEY: &str = "orders.order.placed";
 /// The most messages that may be unacknowledged.
 const WINDOW: u16 = 2_000;
@@ -37,6 +42,8 @@ pub(crate) struct Client {
     pub(crate) form: Form,
     /// Messages in one acknowledgement.
     pub(crate) together: usize,
+    /// Whether it is settled only once the server has written that down.
+    pub(crate) heard: bool,
 }
 
 /// What a message carries.
@@ -70,6 +77,12 @@ impl Raw for Client {
         let channel = connect(url).await?;
         let options = BasicQosOptions::default();
         channel.basic_qos(WINDOW, options).await?;
+        let scribe = if self.heard {
+            channel.tx_select().await?;
+            Some(Scribe::open(url, channel.clone()).await?)
+        } else {
+            None
+        };
         let (options, table) = (BasicConsumeOptions::default(), FieldTable::default());
         let coming = channel.basic_consume(QUEUE.into(), "bench".into(), options, table);
         Ok(Reader {
@@ -77,6 +90,8 @@ impl Raw for Client {
             channel,
             event_type: EventType::parse(KEY)?,
             together: self.together,
+            scribe,
+            writing: None,
             open: 0,
             last: 0,
         })
@@ -127,6 +142,9 @@ pub(crate) struct Reader {
     channel: Channel,
     event_type: EventType,
     together: usize,
+    scribe: Option<Scribe>,
+    /// What was acknowledged before is being written down.
+    writing: Option<JoinHandle<Outcome<()>>>,
     /// Read and not acknowledged.
     open: usize,
     last: u64,
@@ -138,8 +156,69 @@ impl Reader {
             multiple: self.together > 1,
         };
         self.open = 0;
-        Ok(self.channel.basic_ack(self.last, options).await?)
+        self.channel.basic_ack(self.last, options).await?;
+        if self.writing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.write_down().await?;
+        }
+        Ok(())
     }
+
+    /// After what is being written down now.
+    async fn write_down(&mut self) -> Outcome<()> {
+        if let Some(writing) = self.writing.take() {
+            writing.await??;
+        }
+        let write = |scribe: Scribe| tokio::spawn(scribe.write());
+        self.writing = self.scribe.clone().map(write);
+        Ok(())
+    }
+}
+
+/// Commits, and hears that it is on the disk.
+#[derive(Clone)]
+struct Scribe {
+    /// That commits.
+    channel: Channel,
+    /// That confirms.
+    pen: Channel,
+}
+
+impl Scribe {
+    async fn open(url: &str, channel: Channel) -> Outcome<Self> {
+        let pen = connect(url).await?;
+        let mut one = FieldTable::default();
+        one.insert("x-queue-type".into(), text("quorum"));
+        one.insert("x-max-length".into(), AMQPValue::LongInt(1));
+        let options = QueueDeclareOptions::durable();
+        pen.queue_declare(WRITTEN.into(), options, one).await?;
+        pen.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok(Self { channel, pen })
+    }
+
+    async fn write(self) -> Outcome<()> {
+        self.channel.tx_commit().await?;
+        ask(&self.channel).await?;
+        let options = BasicPublishOptions::default();
+        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        let sending = self
+            .pen
+            .basic_publish("".into(), WRITTEN.into(), options, b"", properties);
+        match sending.await?.await? {
+            Confirmation::Ack(None) => Ok(()),
+            _ => Err("nothing says that it was written".into()),
+        }
+    }
+}
+
+/// Answered once the queue has heard what was sent before.
+async fn ask(channel: &Channel) -> Outcome<()> {
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let asked = channel.queue_declare(QUEUE.into(), passive, FieldTable::default());
+    asked.await?;
+    Ok(())
 }
 
 impl Read for Reader {
@@ -158,16 +237,13 @@ impl Read for Reader {
         if self.open > 0 {
             self.acknowledge().await?;
         }
+        if self.scribe.is_some() {
+            // Once for what is being written now, and once for what came since.
+            self.write_down().await?;
+            self.write_down().await?;
+        }
         // Acknowledgements are not answered; what is asked behind them is.
-        let passive = QueueDeclareOptions {
-            passive: true,
-            ..QueueDeclareOptions::default()
-        };
-        let asked = self
-            .channel
-            .queue_declare(QUEUE.into(), passive, FieldTable::default());
-        asked.await?;
-        Ok(())
+        ask(&self.channel).await
     }
 }
 
