@@ -15,6 +15,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::subscription;
 
 mod item;
+mod line;
 mod order;
 
 pub(crate) use item::{Arrived, Ending, Exhausted, Item, Leaving};
@@ -45,6 +46,8 @@ pub(crate) struct Desk {
     /// Those of the remembered that were acknowledged or dropped.
     done: HashSet<Position>,
     remembered: VecDeque<Position>,
+    /// Was held here when the line broke, and run by nobody.
+    unbegun: HashSet<Position>,
     last: u64,
     line: u64,
     order: order::Order,
@@ -65,6 +68,7 @@ impl Desk {
             places: HashMap::new(),
             done: HashSet::new(),
             remembered: VecDeque::new(),
+            unbegun: HashSet::new(),
             last: 0,
             line: 0,
             order: order::Order::default(),
@@ -74,31 +78,6 @@ impl Desk {
     pub(crate) fn set_spec(&mut self, spec: SubscriptionSpec) {
         self.cursor.set_options(subscription::options(&spec));
         self.spec = spec;
-    }
-
-    /// A new channel: what the old one brought is no longer ours to settle, unless it comes again.
-    pub(crate) fn new_line(&mut self) -> u64 {
-        self.line += 1;
-        self.resting.clear();
-        self.order.new_line();
-        self.line
-    }
-
-    pub(crate) fn is_line(&self, line: u64) -> bool {
-        self.line == line
-    }
-
-    /// Nothing more of the old channel will come again here: it was settled when the line broke, or
-    /// somebody else has it.
-    pub(crate) fn forget_stale(&mut self) {
-        let (line, cursor) = (self.line, &mut self.cursor);
-        self.items.retain(|place, item| {
-            let stale = item.line != line;
-            if stale && *place <= cursor.frontier() {
-                cursor.forget(*place);
-            }
-            !stale
-        });
     }
 
     /// A message came. One that was given back by the broker, and not to us, was running elsewhere
@@ -118,6 +97,7 @@ impl Desk {
         if self.is_copy(item.note.position) {
             return Arrived::Copy;
         }
+        let unbegun = self.unbegun.remove(&item.note.position);
         let known = self.places.get(&item.note.position).copied();
         if let Some(held) = known.and_then(|place| self.items.get_mut(&place))
             && held.line != self.line
@@ -127,7 +107,7 @@ impl Desk {
             held.alone = item.alone;
         } else if self.is_ordered() {
             self.come_in_order(item, again, now);
-        } else if again {
+        } else if again && !unbegun {
             if item.alone {
                 item.note.attempts += 1;
                 item.note.first_failure.get_or_insert(now);
@@ -264,6 +244,9 @@ impl Desk {
             return (Vec::new(), self.rests_until());
         }
         let mut plan = self.cursor.plan(member, kind, max, now);
+        while plan.suspect.is_some_and(|place| self.give_up(place)) {
+            plan = self.cursor.plan(member, kind, max, now);
+        }
         let line = self.line;
         let ours = |items: &BTreeMap<u64, Item>, place: &u64| {
             items.get(place).is_some_and(|item| item.line == line)

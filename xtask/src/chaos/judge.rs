@@ -16,8 +16,6 @@ pub(super) use forgotten::unsettled;
 
 /// The most sentences about one verdict.
 const SENTENCES: usize = 50;
-/// What a delivery does that was ended before it was asked for.
-const AGAIN: &str = "came again after it was settled";
 /// Clocks are read in microseconds and sent in milliseconds.
 const ROUNDING: u64 = 1_000;
 
@@ -69,7 +67,7 @@ pub(super) struct Verdict {
     pub(super) deliveries: u64,
     /// Deliveries again of what a death left in the in-flight window.
     pub(super) redelivered: u64,
-    /// Events of a subscription that came again although they were settled, where the broker may double them.
+    /// Events of a subscription that came as if they were two, where the broker may double them.
     pub(super) copies: u64,
     /// The longest publish, settlement and pull, in microseconds; not from the record.
     pub(super) longest_calls: [u64; 3],
@@ -265,18 +263,17 @@ impl Judge {
         let copied = self.forgets && self.events.get(id).is_some_and(|event| event.in_doubt);
         if !stale && !copied {
             let counted = if self.forgets { u32::MAX } else { *attempt };
-            let what = leases
-                .iter()
-                .find_map(|earlier| clash(earlier, counted, *since, *at))
-                .or_else(|| fallen(leases, counted));
-            if let Some(what) = what {
-                let said = format!("{sub}: {id} (attempt {attempt}) {what}");
-                if what == AGAIN {
-                    let copies = self.copies.entry((sub.clone(), id.clone()));
-                    copies.or_default().push(said);
-                } else {
-                    self.verdict.broken.push(said);
-                }
+            let said = |what| format!("{sub}: {id} (attempt {attempt}) {what}");
+            let mut earlier = leases.iter();
+            let clashes = earlier.find_map(|earlier| clash(earlier, counted, *since, *at));
+            if let Some(what) = clashes {
+                // Two copies know nothing of each other.
+                let copies = self.copies.entry((sub.clone(), id.clone()));
+                copies.or_default().push(said(what));
+            } else {
+                self.verdict
+                    .broken
+                    .extend(fallen(leases, counted).map(said));
             }
         }
         let again = |lease: &Lease| !matches!(lease.standing, Standing::Accepted { .. });
@@ -364,7 +361,7 @@ impl Judge {
         }
     }
 
-    /// What came again is a breach, but for what the broker may double.
+    /// Deliveries that may not follow each other are a breach, but for what the broker may double.
     fn weigh_copies(&mut self, held: &Held) {
         let number = self.copies.len() as u64;
         if number <= held.copies {
@@ -438,7 +435,7 @@ fn clash(earlier: &Lease, attempt: u32, since: u64, at: u64) -> Option<String> {
             line,
         } => match outcome {
             Outcome::Retry(after) => retried(earlier, attempt, sent + after, at),
-            _ if since >= line => Some(AGAIN.into()),
+            _ if since >= line => Some("came again after it was settled".into()),
             _ => None,
         },
         Standing::Settling {

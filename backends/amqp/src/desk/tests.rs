@@ -280,3 +280,39 @@ fn a_retry_that_comes_before_its_settlement_is_answered_is_no_copy() {
     let ending = begin(&mut desk, again.receipt, now).unwrap();
     assert_eq!(ending.item.tag, 2);
 }
+
+#[test]
+fn what_nobody_had_begun_when_the_line_broke_holds_up_nothing() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), false, now);
+    desk.new_line();
+    desk.arrive(message(2, 0, 1, false), false, now);
+    let came = look(&mut desk, 10, now);
+    assert_eq!(came.first().map(|d| d.position), Some(Position(2)));
+    // To us it comes again as what it was; to others, or later, as what somebody may have died of.
+    desk.arrive(message(1, 0, 2, false), true, now);
+    let came = look(&mut desk, 10, now);
+    assert_eq!(came.first().map(|d| d.position), Some(Position(1)));
+    desk.arrive(message(3, 0, 3, false), false, now);
+    desk.new_line();
+    desk.forget_stale();
+    desk.arrive(message(3, 0, 1, false), true, now);
+    assert!(look(&mut desk, 10, now).is_empty());
+    assert_eq!(desk.next_rest(), Some(now + LEASE));
+}
+
+#[test]
+fn what_is_to_run_alone_and_is_elsewhere_holds_up_nothing() {
+    let (mut desk, now) = (desk(), Timestamp::EPOCH);
+    desk.arrive(message(1, 0, 1, false), false, now);
+    assert_eq!(look(&mut desk, 10, now).len(), 1);
+    desk.new_line();
+    let later = now + LEASE;
+    // Its lease ended here, and nothing else is here that would wait for it.
+    assert!(look(&mut desk, 10, later).is_empty());
+    desk.arrive(message(2, 0, 1, false), false, later);
+    let came = look(&mut desk, 10, later);
+    assert_eq!(came.first().map(|d| d.position), Some(Position(2)));
+    desk.arrive(message(1, 0, 2, false), true, later);
+    assert_eq!(desk.next_rest(), Some(later + LEASE));
+}
