@@ -154,7 +154,7 @@ pub(crate) fn for_some_minutes() -> Result<Report> {
         limit: Some(Duration::from_mins(1)),
         ..options("sqlite").each(u64::MAX)
     })?;
-    for broker in ["redis", "postgres", "nats"] {
+    for broker in ["redis", "postgres", "nats", "amqp"] {
         report.add(campaign(&Options {
             limit: Some(BROKER),
             ..options(broker).each(FEW)
