@@ -260,8 +260,8 @@ impl Judge {
         let leases = self.leases.entry((sub.clone(), id.clone())).or_default();
         // A client that read its answer later than its lease cannot say who was first.
         let stale = *at >= asked + self.lease;
-        let copied = self.forgets && self.events.get(id).is_some_and(|event| event.in_doubt);
-        if !stale && !copied {
+        let unsure = self.forgets && self.events.get(id).is_some_and(|event| event.in_doubt);
+        if !stale && !unsure {
             let counted = if self.forgets { u32::MAX } else { *attempt };
             let said = |what| format!("{sub}: {id} (attempt {attempt}) {what}");
             let mut earlier = leases.iter();
