@@ -8,7 +8,7 @@ use fanfare_core::clock::Clock;
 use fanfare_core::codec::WireForm;
 use fanfare_core::subscription::SubscriptionName;
 
-/// The most unsettled deliveries that a quorum queue allows a consumer.
+/// The most unsettled deliveries of a subscription in one process; a quorum queue allows a consumer no more.
 pub(crate) const MOST: u16 = 2_000;
 /// Where deaths are found by running one at a time. A consumer is as fast with it as with [`MOST`], and loses
 /// a seventh with half of it (measured with `fanfare-bench amqp --only consume`).
@@ -37,8 +37,9 @@ pub struct AmqpConfig {
     /// The most bytes of data in one event. Default 4 MiB.
     pub max_data_bytes: usize,
     /// How many unsettled deliveries of one subscription this process may hold, and how many come one at a
-    /// time once it died. Default 500; of an ordered subscription, whose retries wait in the process, and of
-    /// one that ends with the process 2,000, the most that there can be.
+    /// time once it died. Default 500, and 2,000 from when its members have 500 at once and want more; of an
+    /// ordered subscription, whose retries wait in the process, and of one that ends with the process always
+    /// 2,000.
     pub prefetch: Option<u16>,
     /// The most events kept that no subscription wanted; the oldest go first. Default 1,000,000.
     pub max_unrouted: i32,

@@ -85,6 +85,7 @@ impl Consumer for AmqpConsumer {
             if !found.is_empty() {
                 return Ok(found);
             }
+            self.hub.ask_for_more();
             if clock.now() >= deadline {
                 return Ok(found);
             }

@@ -10,7 +10,10 @@ use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::timestamp::Timestamp;
 use futures::{FutureExt, StreamExt};
 use lapin::message::Delivery;
-use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    QueueDeclareOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::sync::watch;
@@ -18,8 +21,9 @@ use tokio::sync::watch;
 use crate::connect::confirmed;
 use crate::error;
 
-/// Names this consumer on its channel.
-pub(crate) const CONSUMER: &str = "fanfare";
+/// Names this consumer on its channel, and the one that takes over from it to have more in hand.
+const CONSUMER: &str = "fanfare";
+const WIDER: &str = "fanfare wider";
 /// How many events are handed out at a time.
 const AT_ONCE: usize = 256;
 
@@ -27,9 +31,14 @@ type Came = Result<Delivery, lapin::Error>;
 
 /// The only one who consumes on its channel.
 pub(crate) struct Ear {
+    channel: Channel,
     /// Where echoes are sent.
     pen: Channel,
     coming: Consumer,
+    /// Who takes over once that has handed out what it had.
+    wider: Option<Consumer>,
+    /// The consumer that gets what comes now.
+    tag: &'static str,
     echoes: Consumer,
     /// A queue of this connection's own.
     echo: String,
@@ -63,10 +72,10 @@ impl Echoes {
 }
 
 impl Ear {
-    /// `echo` is a name that no queue has.
+    /// `echo` is a name that no queue has; `window`: the most that may be unsettled.
     pub(crate) async fn open(
         (channel, pen): (&Channel, &Channel),
-        queue: &str,
+        (queue, window): (&str, u16),
         echo: String,
         counter: Arc<Echoes>,
     ) -> Result<Self> {
@@ -86,10 +95,12 @@ impl Ear {
             ..BasicConsumeOptions::default()
         };
         let echoes = consume(channel, &echo, "echo", unanswered).await?;
-        let answered = BasicConsumeOptions::default();
         Ok(Self {
+            channel: channel.clone(),
             pen: pen.clone(),
-            coming: consume(channel, queue, CONSUMER, answered).await?,
+            coming: hold(channel, queue, CONSUMER, window).await?,
+            wider: None,
+            tag: CONSUMER,
             echoes,
             echo,
             numbers: Numbers::default(),
@@ -97,6 +108,22 @@ impl Ear {
             answered: false,
             ended: false,
         })
+    }
+
+    /// So many more may be unsettled than so far; once. A consumer's window stands for good: what it has stays
+    /// with it, and another gets what comes now.
+    pub(crate) async fn widen(&mut self, queue: &str, more: u16) -> Result<()> {
+        self.cancel().await?;
+        self.tag = WIDER;
+        self.wider = Some(hold(&self.channel, queue, WIDER, more).await?);
+        Ok(())
+    }
+
+    /// Nothing is sent any more; what was is still handed out.
+    pub(crate) async fn cancel(&self) -> Result<()> {
+        let options = BasicCancelOptions::default();
+        let cancelled = self.channel.basic_cancel(self.tag.into(), options);
+        cancelled.await.map_err(error::of)
     }
 
     /// The next events, as many as are here; none once the consumer was cancelled, by us or because its
@@ -133,7 +160,10 @@ impl Ear {
         let (mut messages, mut came) = (Vec::new(), Some(first));
         while let Some(message) = came {
             let Some(message) = message.transpose().map_err(error::of)? else {
-                self.ended = true;
+                match self.wider.take() {
+                    Some(wider) => self.coming = wider,
+                    None => self.ended = true,
+                }
                 break;
             };
             self.answered |= self.numbers.event(message.delivery_tag)?;
@@ -232,6 +262,13 @@ impl Numbers {
 fn lost(number: u64) -> Error {
     let text = format!("delivery {number} got lost on the line");
     Error::new(ErrorKind::Unavailable, text)
+}
+
+/// A consumer with so much in hand.
+async fn hold(channel: &Channel, queue: &str, tag: &str, window: u16) -> Result<Consumer> {
+    let limited = channel.basic_qos(window, BasicQosOptions::default());
+    limited.await.map_err(error::of)?;
+    consume(channel, queue, tag, BasicConsumeOptions::default()).await
 }
 
 async fn consume(

@@ -13,14 +13,13 @@ use futures::FutureExt;
 use futures::future::{pending, try_join_all};
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicCancelOptions, BasicQosOptions};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::backend::Stream;
 use crate::connect::backoff;
 use crate::desk::{Arrived, Desk, Item, Leaving};
-use crate::ear::{CONSUMER, Ear, Echoes};
+use crate::ear::{Ear, Echoes};
 use crate::way::Way;
 use crate::wire::Note;
 use crate::{config, error, wire};
@@ -48,6 +47,8 @@ pub(crate) struct Hub {
     pub(crate) members: AtomicUsize,
     /// Somebody waits for an echo.
     listen: Notify,
+    /// Members want more than the broker sends before it hears of settlements.
+    crowded: Notify,
     echoes: Arc<Echoes>,
     channels: Mutex<Option<Arc<Channels>>>,
     stop: watch::Sender<bool>,
@@ -100,6 +101,7 @@ impl Hub {
             wake: Notify::new(),
             members: AtomicUsize::new(0),
             listen: Notify::new(),
+            crowded: Notify::new(),
             echoes: Arc::default(),
             channels: Mutex::default(),
             stop: watch::Sender::new(false),
@@ -155,7 +157,7 @@ impl Hub {
         self.look_for_alone(&channels).await?;
         let (pulse, returned) = (clock.sleep(PULSE), clock.sleep(RETURN));
         tokio::pin!(pulse, returned);
-        let (mut forgot, mut stopping) = (false, false);
+        let (mut forgot, mut stopping, mut wide) = (false, false, false);
         let mut taking_over = pending().boxed();
         loop {
             let next_rest = self.desk.lock().next_rest();
@@ -181,9 +183,13 @@ impl Hub {
                         return Ok(());
                     }
                     stopping = true;
-                    let options = BasicCancelOptions::default();
-                    let ending = channels.main.channel.basic_cancel(CONSUMER.into(), options);
-                    line.limited(async { ending.await.map_err(error::of) }).await?;
+                    line.limited(ear.cancel()).await?;
+                }
+                () = self.crowded.notified(), if !(wide || stopping) => {
+                    if let Some(more) = self.more() {
+                        wide = true;
+                        line.limited(ear.widen(&self.queue, more)).await?;
+                    }
                 }
                 () = self.listen.notified() => {
                     line.limited(ear.call(clock.now(), line.config.response_timeout)).await?;
@@ -217,22 +223,41 @@ impl Hub {
             alone: way(alone).await?,
             pen,
         };
-        let channel = &channels.main.channel;
-        let isolates = self.alone.is_some() && !self.ordered;
-        let most = if isolates { config::SOME } else { config::MOST };
+        let most = if self.isolates() {
+            config::SOME
+        } else {
+            config::MOST
+        };
         let window = line.config.prefetch.unwrap_or(most);
-        let qos = channel.basic_qos(window, BasicQosOptions::default());
-        qos.await.map_err(error::of)?;
         let echo = uuid::Uuid::now_v7().simple();
         let echo = self.stream.part(&format!("echo.{echo}"));
         let ear = Ear::open(
-            (channel, &channels.pen),
-            &self.queue,
+            (&channels.main.channel, &channels.pen),
+            (&self.queue, window),
             echo,
             self.echoes.clone(),
         )
         .await?;
         Ok((Arc::new(channels), ear))
+    }
+
+    /// What comes of the dead runs alone.
+    fn isolates(&self) -> bool {
+        self.alone.is_some() && !self.ordered
+    }
+
+    /// How much more may be in hand, now that members have all of it and want more.
+    fn more(&self) -> Option<u16> {
+        let fixed = self.stream.line.config.prefetch.is_some();
+        let all = self.desk.lock().in_flight() >= u64::from(config::SOME);
+        (self.isolates() && !fixed && all).then_some(config::MOST - config::SOME)
+    }
+
+    /// A member wants more than is here.
+    pub(crate) fn ask_for_more(&self) {
+        if self.more().is_some() {
+            self.crowded.notify_one();
+        }
     }
 
     /// What is still open on the line comes again on the next, or elsewhere; until then nobody gets it.
