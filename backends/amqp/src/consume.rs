@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use fanfare_core::consumer::{Consumer, Member, MemberKind};
 use fanfare_core::delivery::{Delivery, Receipt, Settled, Settlement};
 use fanfare_core::error::{Error, ErrorKind, Result};
+use fanfare_core::timestamp::Timestamp;
 use fanfare_cursor::MemberId;
 
 use crate::hub::Hub;
@@ -48,13 +49,11 @@ impl AmqpConsumer {
         }
         Ok(())
     }
-}
 
-#[async_trait]
-impl Consumer for AmqpConsumer {
-    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        let clock = self.hub.stream.line.config.clock.clone();
-        let deadline = clock.now() + wait;
+    /// What there is until then. What must be told the broker first goes on in tasks of its own, as long as
+    /// that takes: who asked may go away meanwhile.
+    async fn find(&self, max: usize, deadline: Timestamp) -> Result<Vec<Delivery>> {
+        let clock = &self.hub.stream.line.config.clock;
         loop {
             let woken = self.hub.wake.notified();
             tokio::pin!(woken);
@@ -75,7 +74,6 @@ impl Consumer for AmqpConsumer {
             };
             if !exhausted.is_empty() {
                 let hub = self.hub.clone();
-                // In a task of its own: who asked may go away meanwhile.
                 let burying = tokio::spawn(async move { hub.bury(exhausted).await });
                 if found.is_empty() {
                     let _ = burying.await;
@@ -97,6 +95,19 @@ impl Consumer for AmqpConsumer {
                 () = clock.sleep_until(until) => {}
                 () = self.hub.stream.line.until_closed() => {}
             }
+        }
+    }
+}
+
+#[async_trait]
+impl Consumer for AmqpConsumer {
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
+        let config = &self.hub.stream.line.config;
+        let now = config.clock.now();
+        let longest = now + wait.max(config.response_timeout);
+        tokio::select! {
+            found = self.find(max, now + wait) => found,
+            () = config.clock.sleep_until(longest) => Ok(Vec::new()),
         }
     }
 

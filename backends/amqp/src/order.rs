@@ -3,6 +3,7 @@
 //! process gets what is the desk's.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use fanfare_core::consumer::MemberKind;
 use fanfare_core::delivery::Settlement;
@@ -35,8 +36,14 @@ impl Hub {
         Ok(())
     }
 
-    /// Notes what is to run alone next, before it does.
-    pub(crate) async fn note_next(&self, who: (MemberId, MemberKind)) {
+    /// Notes what is to run alone next, before it does; in a task of its own.
+    pub(crate) async fn note_next(self: &Arc<Self>, who: (MemberId, MemberKind)) {
+        let hub = self.clone();
+        // One that panics has said so.
+        let _ = tokio::spawn(async move { hub.note_next_of(who).await }).await;
+    }
+
+    async fn note_next_of(&self, who: (MemberId, MemberKind)) {
         let _one = self.fetching.lock().await;
         let next = self.desk.lock().next_to_note(who, self.stream.now());
         let Some((position, story)) = next else {

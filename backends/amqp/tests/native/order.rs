@@ -94,6 +94,53 @@ async fn whoever_takes_over_from_the_dead_goes_on_in_order_and_runs_alone_what_r
     backend.close().await.unwrap();
 }
 
+/// Has the lock of the book as long as the connection lasts.
+async fn hold_book(broker: &Broker, stream: &str) -> Connection {
+    let lock = format!("{stream}.lock");
+    loop {
+        let (connection, channel) = stranger(broker).await;
+        let (options, table) = (QueueDeclareOptions::default(), FieldTable::default());
+        let alone = QueueDeclareOptions {
+            exclusive: true,
+            ..options
+        };
+        let declared = channel.queue_declare(lock.as_str().into(), alone, table);
+        if declared.await.is_ok() {
+            return connection;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receive_ends_in_time_while_somebody_else_has_the_book() {
+    let broker = broker().await;
+    let config = AmqpConfig {
+        response_timeout: Duration::from_secs(2),
+        ..config(&broker, "busy_book")
+    };
+    let backend = AmqpBackend::open(config.clone()).await.unwrap();
+    backend.admin().put(&ordered(5)).await.unwrap();
+    backend.publish(&keyed(&["a", "b"], 1)).await.unwrap();
+    die_with(2, config).await;
+    let heir = join(&backend).await;
+    let first = take(&heir, 1).await;
+    ack(&heir, &first).await;
+
+    // The other one is to run alone as well, which is noted before.
+    let busy = hold_book(&broker, "busy_book").await;
+    let (clock, wait) = (Clock::system(), Duration::from_millis(50));
+    let began = clock.now();
+    let none = heir.receive(1, wait).await.unwrap();
+    let took = clock.now().since(began);
+    assert!(none.is_empty(), "not noted: {:?}", places(&none));
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    busy.close(200, "done".into()).await.unwrap();
+    let second = take(&heir, 1).await;
+    assert_eq!(places(&second), [place("b", "0", 1)]);
+    ack(&heir, &second).await;
+    backend.close().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_that_kills_who_runs_it_is_given_up_and_its_key_goes_on() {
     let broker = broker().await;
