@@ -190,7 +190,14 @@ impl Backend for AmqpBackend {
     }
 
     async fn consume(&self, name: &SubscriptionName, member: Member) -> Result<Arc<dyn Consumer>> {
-        let hub = self.stream.join(name).await?;
+        let config = &self.stream.line.config;
+        let hub = tokio::select! {
+            hub = self.stream.join(name) => hub?,
+            // Those before it may each have waited for an answer.
+            () = config.clock.sleep(config.connect_timeout + config.response_timeout) => {
+                return Err(error::silent());
+            }
+        };
         let id = self.stream.members.fetch_add(1, Ordering::Relaxed) + 1;
         let ephemeral = hub.desk.lock().spec.ephemeral;
         Ok(Arc::new(AmqpConsumer::new(hub, &member, id, ephemeral)))

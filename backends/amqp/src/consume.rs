@@ -16,6 +16,8 @@ use crate::subscription::unknown;
 
 /// What is due and cannot be given out is looked at again no sooner.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long what the broker must be told first keeps who waits for less.
+const GRACE: Duration = Duration::from_secs(2);
 
 pub(crate) struct AmqpConsumer {
     hub: Arc<Hub>,
@@ -102,12 +104,11 @@ impl AmqpConsumer {
 #[async_trait]
 impl Consumer for AmqpConsumer {
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>> {
-        let config = &self.hub.stream.line.config;
-        let now = config.clock.now();
-        let longest = now + wait.max(config.response_timeout);
+        let clock = &self.hub.stream.line.config.clock;
+        let now = clock.now();
         tokio::select! {
             found = self.find(max, now + wait) => found,
-            () = config.clock.sleep_until(longest) => Ok(Vec::new()),
+            () = clock.sleep_until(now + wait.max(GRACE)) => Ok(Vec::new()),
         }
     }
 

@@ -114,10 +114,7 @@ async fn hold_book(broker: &Broker, stream: &str) -> Connection {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receive_ends_in_time_while_somebody_else_has_the_book() {
     let broker = broker().await;
-    let config = AmqpConfig {
-        response_timeout: Duration::from_secs(2),
-        ..config(&broker, "busy_book")
-    };
+    let config = config(&broker, "busy_book");
     let backend = AmqpBackend::open(config.clone()).await.unwrap();
     backend.admin().put(&ordered(5)).await.unwrap();
     backend.publish(&keyed(&["a", "b"], 1)).await.unwrap();
