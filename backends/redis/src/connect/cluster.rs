@@ -21,6 +21,9 @@ use crate::config::RedisConfig;
 /// Redis's port.
 const PORT: u16 = 6379;
 
+/// Of a cluster, all of which some master has.
+const SLOTS: usize = 16_384;
+
 /// The cluster.
 pub(super) struct Cluster {
     servers: Several,
@@ -71,10 +74,15 @@ impl Cluster {
         }
     }
 
-    /// Every master.
+    /// Every master. A server that has just met the others may know of some only: another one is asked.
     pub(super) async fn all(&self) -> RedisResult<Vec<Client>> {
-        let understand = |asked: &ConnectionAddr, answer| self.read(asked, answer);
-        let (_, ranges) = self.servers.ask(&self.question, understand).await?;
+        let understand = |asked: &ConnectionAddr, answer| {
+            let (_, ranges) = self.read(asked, answer)?;
+            is_whole(&ranges)
+                .then_some(ranges)
+                .ok_or(RedisError::from(PARTIAL))
+        };
+        let ranges = self.servers.ask(&self.question, understand).await?;
         let mut masters: Vec<ConnectionAddr> = Vec::new();
         for master in ranges
             .into_iter()
@@ -143,6 +151,11 @@ impl Cluster {
 
 type Range = (RangeInclusive<u16>, Vec<ConnectionAddr>);
 
+/// Whether every slot is some server's.
+fn is_whole(ranges: &[Range]) -> bool {
+    ranges.iter().map(|(slots, _)| slots.len()).sum::<usize>() == SLOTS
+}
+
 /// A brace in the name of the stream is not closed, or closed at once.
 const APART: (ErrorKind, &str) = (
     ErrorKind::InvalidClientConfig,
@@ -152,8 +165,28 @@ const NOBODY: (ErrorKind, &str) = (
     ErrorKind::ClusterConnectionNotFound,
     "no server of the cluster has the slot of the stream",
 );
+const PARTIAL: (ErrorKind, &str) = (
+    ErrorKind::ClusterConnectionNotFound,
+    "a server of the cluster does not know who has all of its slots",
+);
 
 fn odd() -> RedisError {
     let text = "unexpected answer to CLUSTER SLOTS";
     RedisError::from((ErrorKind::UnexpectedReturnType, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_misses_a_master_does_not_know_all() {
+        let at = |slots| (slots, Vec::new());
+        assert!(is_whole(&[
+            at(0..=5_460),
+            at(5_461..=10_921),
+            at(10_922..=16_383)
+        ]));
+        assert!(!is_whole(&[at(0..=5_460), at(10_922..=16_383)]));
+    }
 }
