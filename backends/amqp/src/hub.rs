@@ -183,13 +183,14 @@ impl Hub {
                         return Ok(());
                     }
                     stopping = true;
-                    line.limited(ear.cancel()).await?;
+                    let cancelling = async {
+                        let _still = channels.main.still().await;
+                        ear.cancel().await
+                    };
+                    line.limited(cancelling).await?;
                 }
                 () = self.crowded.notified(), if !(wide || stopping) => {
-                    if let Some(more) = self.more() {
-                        wide = true;
-                        line.limited(ear.widen(&self.queue, more)).await?;
-                    }
+                    wide = line.limited(self.widen(&channels.main, &mut ear)).await?;
                 }
                 () = self.listen.notified() => {
                     line.limited(ear.call(clock.now(), line.config.response_timeout)).await?;
@@ -246,18 +247,26 @@ impl Hub {
         self.alone.is_some() && !self.ordered
     }
 
-    /// How much more may be in hand, now that members have all of it and want more.
-    fn more(&self) -> Option<u16> {
-        let fixed = self.stream.line.config.prefetch.is_some();
-        let all = self.desk.lock().in_flight() >= u64::from(config::SOME);
-        (self.isolates() && !fixed && all).then_some(config::MOST - config::SOME)
-    }
-
     /// A member wants more than is here.
     pub(crate) fn ask_for_more(&self) {
-        if self.more().is_some() {
+        let fixed = self.stream.line.config.prefetch.is_some();
+        let all = || self.desk.lock().in_flight() >= u64::from(config::SOME);
+        if self.isolates() && !fixed && all() {
             self.crowded.notify_one();
         }
+    }
+
+    /// Takes more in hand, unless something may be on its way: the broker would take that back, as if
+    /// somebody had died of it. Members ask again.
+    async fn widen(&self, main: &Way, ear: &mut Ear) -> Result<bool> {
+        let still = main.still().now_or_never();
+        let full = main.open() >= usize::from(config::SOME);
+        if still.is_none() || !full {
+            return Ok(false);
+        }
+        let more = config::MOST - config::SOME;
+        ear.widen(&self.queue, more).await?;
+        Ok(true)
     }
 
     /// What is still open on the line comes again on the next, or elsewhere; until then nobody gets it.

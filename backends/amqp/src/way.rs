@@ -9,7 +9,7 @@ use fanfare_core::error::{Error, ErrorKind, Result};
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::sync::{MutexGuard, oneshot};
 
 use crate::backend::Stream;
 use crate::topology::WRITTEN;
@@ -54,6 +54,11 @@ impl Way {
     /// How many came that are not let go.
     pub(crate) fn open(&self) -> usize {
         self.tags.lock().open.len()
+    }
+
+    /// Nothing is let go while this is held, so that the broker gets no room to send more.
+    pub(crate) async fn still(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Lets these go, each once however often it is said.

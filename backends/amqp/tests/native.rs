@@ -483,4 +483,5 @@ mod native {
     mod order;
     mod restart;
     mod settled;
+    mod window;
 }

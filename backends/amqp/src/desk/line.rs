@@ -1,6 +1,6 @@
 //! What becomes of what an old line brought: it may come again, to us or to others.
 
-use super::Desk;
+use super::{Desk, REMEMBERED};
 
 impl Desk {
     /// A new channel: what the old one brought is no longer ours to settle, unless it comes again.
@@ -19,8 +19,11 @@ impl Desk {
     }
 
     /// What nobody had begun would stand before what comes now. Where it comes again to us, we know that
-    /// nobody died of it.
+    /// nobody died of it; of very many, where lines break again and again, we do not.
     fn let_go_unbegun(&mut self) {
+        if self.unbegun.len() > REMEMBERED {
+            self.unbegun.clear();
+        }
         let unbegun = self.items.split_off(&(self.cursor.frontier() + 1));
         for item in unbegun.into_values() {
             self.places.remove(&item.note.position);
