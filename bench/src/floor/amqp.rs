@@ -21,6 +21,7 @@ use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
     ExchangeKind,
 };
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::Outcome;
@@ -79,7 +80,7 @@ impl Raw for Client {
         channel.basic_qos(WINDOW, options).await?;
         let scribe = if self.heard {
             channel.tx_select().await?;
-            Some(Scribe::open(url, channel.clone()).await?)
+            Some(Scribe::start(url, channel.clone()).await?)
         } else {
             None
         };
@@ -91,7 +92,6 @@ impl Raw for Client {
             event_type: EventType::parse(KEY)?,
             together: self.together,
             scribe,
-            writing: None,
             open: 0,
             last: 0,
         })
@@ -143,8 +143,6 @@ pub(crate) struct Reader {
     event_type: EventType,
     together: usize,
     scribe: Option<Scribe>,
-    /// What was acknowledged before is being written down.
-    writing: Option<JoinHandle<Outcome<()>>>,
     /// Read and not acknowledged.
     open: usize,
     last: u64,
@@ -157,34 +155,21 @@ impl Reader {
         };
         self.open = 0;
         self.channel.basic_ack(self.last, options).await?;
-        if self.writing.as_ref().is_none_or(JoinHandle::is_finished) {
-            self.write_down().await?;
+        if let Some(scribe) = &self.scribe {
+            scribe.acknowledged.send(())?;
         }
-        Ok(())
-    }
-
-    /// After what is being written down now.
-    async fn write_down(&mut self) -> Outcome<()> {
-        if let Some(writing) = self.writing.take() {
-            writing.await??;
-        }
-        let write = |scribe: Scribe| tokio::spawn(scribe.write());
-        self.writing = self.scribe.clone().map(write);
         Ok(())
     }
 }
 
-/// Commits, and hears that it is on the disk.
-#[derive(Clone)]
+/// Has written down what was acknowledged: all that was meanwhile, again and again.
 struct Scribe {
-    /// That commits.
-    channel: Channel,
-    /// That confirms.
-    pen: Channel,
+    acknowledged: watch::Sender<()>,
+    writing: JoinHandle<Outcome<()>>,
 }
 
 impl Scribe {
-    async fn open(url: &str, channel: Channel) -> Outcome<Self> {
+    async fn start(url: &str, channel: Channel) -> Outcome<Self> {
         let pen = connect(url).await?;
         let mut one = FieldTable::default();
         one.insert("x-queue-type".into(), text("quorum"));
@@ -192,21 +177,36 @@ impl Scribe {
         let options = QueueDeclareOptions::durable();
         pen.queue_declare(WRITTEN.into(), options, one).await?;
         pen.confirm_select(ConfirmSelectOptions::default()).await?;
-        Ok(Self { channel, pen })
+        let (acknowledged, mut more) = watch::channel(());
+        let writing = tokio::spawn(async move {
+            while more.changed().await.is_ok() {
+                commit(&channel, &pen).await?;
+            }
+            Ok(())
+        });
+        Ok(Self {
+            acknowledged,
+            writing,
+        })
     }
 
-    async fn write(self) -> Outcome<()> {
-        self.channel.tx_commit().await?;
-        ask(&self.channel).await?;
-        let options = BasicPublishOptions::default();
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        let sending = self
-            .pen
-            .basic_publish("".into(), WRITTEN.into(), options, b"", properties);
-        match sending.await?.await? {
-            Confirmation::Ack(None) => Ok(()),
-            _ => Err("nothing says that it was written".into()),
-        }
+    /// All of it.
+    async fn finish(self) -> Outcome<()> {
+        drop(self.acknowledged);
+        self.writing.await?
+    }
+}
+
+/// Commits, and hears from `pen` that it is on the disk.
+async fn commit(channel: &Channel, pen: &Channel) -> Outcome<()> {
+    channel.tx_commit().await?;
+    ask(channel).await?;
+    let options = BasicPublishOptions::default();
+    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    let sending = pen.basic_publish("".into(), WRITTEN.into(), options, b"", properties);
+    match sending.await?.await? {
+        Confirmation::Ack(None) => Ok(()),
+        _ => Err("nothing says that it was written".into()),
     }
 }
 
@@ -237,10 +237,8 @@ impl Read for Reader {
         if self.open > 0 {
             self.acknowledge().await?;
         }
-        if self.scribe.is_some() {
-            // Once for what is being written now, and once for what came since.
-            self.write_down().await?;
-            self.write_down().await?;
+        if let Some(scribe) = self.scribe {
+            scribe.finish().await?;
         }
         // Acknowledgements are not answered; what is asked behind them is.
         ask(&self.channel).await

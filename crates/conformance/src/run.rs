@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::case::{Case, Failure, Verdict};
 use crate::report::{CaseReport, Outcome, Report};
+use crate::saboteur;
 use crate::stage::Stage;
 use crate::target::Target;
 
@@ -111,10 +112,12 @@ async fn capabilities(
 /// The body of [`suite!`](crate::suite): runs all, prints the report and panics when a case failed.
 ///
 /// `FANFARE_CASES=settle,order::park` runs a part; `FANFARE_SEED` repeats random choices.
+/// `FANFARE_SABOTEURS=4` puts the suite itself on trial: every [saboteur](saboteur) over this target, four
+/// at a time.
 ///
 /// # Panics
 ///
-/// When a case failed: that is its answer.
+/// When a case failed, or let its saboteur pass: that is its answer.
 #[expect(clippy::panic, clippy::print_stdout, reason = "the body of a test")]
 pub fn check(target: Arc<dyn Target>) {
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -124,10 +127,47 @@ pub fn check(target: Arc<dyn Target>) {
         Ok(runtime) => runtime,
         Err(error) => panic!("no runtime: {error}"),
     };
-    let report = runtime.block_on(run(target, Options::from_env()));
+    let options = Options::from_env();
+    if let Ok(at_a_time) = std::env::var("FANFARE_SABOTEURS") {
+        let at_a_time = at_a_time.parse().unwrap_or(1);
+        let escaped = runtime.block_on(try_saboteurs(target, options, at_a_time));
+        assert!(escaped.is_empty(), "{}", escaped.join("\n"));
+        return;
+    }
+    let report = runtime.block_on(run(target, options));
     println!("{report}");
     let failed: Vec<_> = report.failures().map(|case| case.name).collect();
     assert!(failed.is_empty(), "failed cases: {failed:?}");
+}
+
+/// Who was not caught by what, and what fails though nobody is at work.
+#[expect(clippy::print_stdout, reason = "the body of a test")]
+async fn try_saboteurs(target: Arc<dyn Target>, options: Options, at_a_time: usize) -> Vec<String> {
+    let options = Options {
+        patience: Duration::from_secs(5),
+        case_limit: Duration::from_secs(20),
+        ..options
+    };
+    let (name, mut caught, mut escaped) = (target.name(), 0, Vec::new());
+    for report in saboteur::untouched(target.clone(), &options).await {
+        let failures = report.failures();
+        escaped.extend(failures.map(|case| format!("nobody was caught by {case:?}")));
+    }
+    let trials = saboteur::trials(target, &options, at_a_time).await;
+    for (saboteur, report) in &trials {
+        caught += report.failed;
+        let passed = saboteur.escaped(report);
+        escaped.extend(passed.map(|case| {
+            let (saboteur, topic, case) = (saboteur.name, case.topic, case.name);
+            format!("{saboteur} was not caught by {topic}::{case}")
+        }));
+    }
+    println!(
+        "{} saboteurs over {name}: caught {caught} times, {} times not",
+        trials.len(),
+        escaped.len()
+    );
+    escaped
 }
 
 async fn run_case(

@@ -27,9 +27,12 @@ use fanfare_core::backend::Backend;
 use fanfare_core::error::Result;
 use fanfare_core::event::Event;
 use futures::future::BoxFuture;
+use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
 use crate::line::Breakable;
+use crate::report::{CaseReport, Outcome, Report};
+use crate::run::{Options, run};
 use crate::target::Target;
 use foreign::Neighbours;
 use gap::PlayedLine;
@@ -74,7 +77,7 @@ const GROUPS: &[&[Saboteur]] = &[
 ];
 
 /// What names the cases that a memory backend can only play: see [`nobody`].
-pub const PLAYED: [&str; 5] = ["restart", "fleet", "gap", "foreign", "outbox"];
+const PLAYED: [&str; 5] = ["restart", "fleet", "gap", "foreign", "outbox"];
 
 /// Every saboteur, by promise.
 pub fn all() -> Vec<&'static Saboteur> {
@@ -83,10 +86,56 @@ pub fn all() -> Vec<&'static Saboteur> {
     all
 }
 
+/// Runs each over the target, with the cases that must catch it; so many at a time.
+pub async fn trials(
+    target: Arc<dyn Target>,
+    options: &Options,
+    at_a_time: usize,
+) -> Vec<(&'static Saboteur, Report)> {
+    stream::iter(all())
+        .map(|saboteur| {
+            let options = Options {
+                only: saboteur.caught_by.iter().map(ToString::to_string).collect(),
+                prefix: Options::default().prefix,
+                ..options.clone()
+            };
+            let trial = run(saboteur.over(target.clone()), options);
+            async move { (saboteur, trial.await) }
+        })
+        .buffer_unordered(at_a_time)
+        .collect()
+        .await
+}
+
+/// The target as it is, behind the same wrapper: every case, and then those that a memory backend can
+/// only play, played.
+pub async fn untouched(target: Arc<dyn Target>, options: &Options) -> [Report; 2] {
+    let run = |plays, only| {
+        let options = Options {
+            only,
+            prefix: Options::default().prefix,
+            ..options.clone()
+        };
+        run(nobody(target.clone(), plays), options)
+    };
+    let played = PLAYED.map(Into::into).to_vec();
+    [run(false, Vec::new()).await, run(true, played).await]
+}
+
 impl Saboteur {
     /// The target with every backend sabotaged.
     pub fn over(&self, target: Arc<dyn Target>) -> Arc<dyn Target> {
         Sabotaged::target(self.name, self.make, target, self.plays())
+    }
+
+    /// Which cases let it pass, of those that must catch it and of which this is the report; a case that
+    /// the target does not offer is none.
+    pub fn escaped<'a>(&self, report: &'a Report) -> impl Iterator<Item = &'a CaseReport> {
+        let caught_by = self.caught_by;
+        report.cases.iter().filter(move |case| {
+            let must = caught_by.contains(&format!("{}::{}", case.topic, case.name).as_str());
+            must && matches!(case.outcome, Outcome::Passed)
+        })
     }
 
     fn plays(&self) -> bool {
@@ -99,7 +148,7 @@ impl Saboteur {
 /// The target as it is, behind the same wrapper; every case must still pass. With `plays` a target
 /// that is neither durable nor shared plays both: closing leaves the backend below open, and opening
 /// it again finds it.
-pub fn nobody(target: Arc<dyn Target>, plays: bool) -> Arc<dyn Target> {
+fn nobody(target: Arc<dyn Target>, plays: bool) -> Arc<dyn Target> {
     Sabotaged::target("nobody", || Arc::new(sabotage::Nobody), target, plays)
 }
 
@@ -170,13 +219,22 @@ impl Target for Sabotaged {
     async fn open(&self, stream: &str) -> Result<Arc<dyn Backend>> {
         let before = self.opened.lock().get(stream).cloned();
         let opened = match before {
-            Some(before) => before,
+            Some(before) if self.plays => before,
+            // It may have been closed.
+            Some(before) => Opened {
+                real: self.target.open(stream).await?,
+                ..before
+            },
             None => self.first(stream).await?,
         };
         let (real, sabotage) = (opened.real.clone(), opened.sabotage.clone());
         self.opened.lock().insert(stream.to_owned(), opened);
         sabotage.opened(&*real).await?;
         Ok(Wrapped::around(real, sabotage, self.plays))
+    }
+
+    async fn over(&self, stream: &str) {
+        self.target.over(stream).await;
     }
 
     async fn transact(

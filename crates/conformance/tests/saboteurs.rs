@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fanfare_conformance::saboteur::{self, Saboteur};
-use fanfare_conformance::{Options, PROMISES, Report, Target, cases, run};
+use fanfare_conformance::{Options, PROMISES, Target, cases, saboteur};
 use fanfare_core::Result;
 use fanfare_core::backend::Backend;
 use fanfare_memory::{MemoryBackend, MemoryConfig};
-use futures::{StreamExt, stream};
 
 #[derive(Debug)]
 struct Memory;
@@ -44,24 +42,10 @@ fn impatient() -> Options {
     }
 }
 
-async fn tried(saboteur: &Saboteur) -> Report {
-    let only = saboteur.caught_by.iter().map(ToString::to_string).collect();
-    let options = Options {
-        only,
-        ..impatient()
-    };
-    run(saboteur.over(Arc::new(Memory)), options).await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_saboteur_is_caught_by_every_case_that_claims_to() {
-    let trials = stream::iter(saboteur::all())
-        .map(|saboteur| async move { (saboteur, tried(saboteur).await) })
-        .buffer_unordered(16)
-        .collect::<Vec<_>>()
-        .await;
     let mut escaped = Vec::new();
-    for (saboteur, report) in trials {
+    for (saboteur, report) in saboteur::trials(Arc::new(Memory), &impatient(), 16).await {
         let caught: BTreeSet<_> = report
             .failures()
             .map(|case| format!("{}::{}", case.topic, case.name))
@@ -77,20 +61,9 @@ async fn every_saboteur_is_caught_by_every_case_that_claims_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_passes_every_case() {
-    for plays in [false, true] {
-        let only = if plays {
-            saboteur::PLAYED.map(Into::into).to_vec()
-        } else {
-            Vec::new()
-        };
-        let options = Options {
-            only,
-            ..impatient()
-        };
-        let report = run(saboteur::nobody(Arc::new(Memory), plays), options).await;
-        assert_eq!(report.failed, 0, "{report}");
-        assert!(!plays || report.not_offered == 0, "{report}");
-    }
+    let [all, played] = saboteur::untouched(Arc::new(Memory), &impatient()).await;
+    assert_eq!((all.failed, played.failed), (0, 0), "{all}{played}");
+    assert_eq!(played.not_offered, 0, "{played}");
 }
 
 #[test]
