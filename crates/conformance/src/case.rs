@@ -108,7 +108,7 @@ impl Need {
         })
     }
 
-    fn missing(self, has: &Capabilities) -> Option<&'static str> {
+    pub(crate) fn missing(self, has: &Capabilities) -> Option<&'static str> {
         let (offered, reason) = match self {
             Self::AtLeastOnce => (true, ""),
             Self::Dedup => (has.dedup != Dedup::None, "dedup = none"),

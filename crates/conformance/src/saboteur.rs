@@ -30,6 +30,7 @@ use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use parking_lot::Mutex;
 
+use crate::case::Need;
 use crate::line::Breakable;
 use crate::report::{CaseReport, Outcome, Report};
 use crate::run::{Options, run};
@@ -48,6 +49,8 @@ pub struct Saboteur {
     pub promise: u8,
     /// What it does, as a sentence without a subject.
     pub does: &'static str,
+    /// What a backend must offer for it to do any harm.
+    pub need: Need,
     /// The cases that must fail, as `topic::name`.
     pub caught_by: &'static [&'static str],
     make: fn() -> Arc<dyn Sabotage>,
@@ -128,13 +131,15 @@ impl Saboteur {
         Sabotaged::target(self.name, self.make, target, self.plays())
     }
 
-    /// Which cases let it pass, of those that must catch it and of which this is the report; a case that
-    /// the target does not offer is none.
+    /// Which cases let it pass, of those that must catch it and of which this is the report. Where the
+    /// target does not offer what one of them is about, there is nothing to catch.
     pub fn escaped<'a>(&self, report: &'a Report) -> impl Iterator<Item = &'a CaseReport> {
         let caught_by = self.caught_by;
+        let has = report.capabilities.as_ref();
+        let harmless = has.is_some_and(|has| self.need.missing(has).is_some());
         report.cases.iter().filter(move |case| {
             let must = caught_by.contains(&format!("{}::{}", case.topic, case.name).as_str());
-            must && matches!(case.outcome, Outcome::Passed)
+            must && !harmless && matches!(case.outcome, Outcome::Passed)
         })
     }
 
@@ -276,19 +281,23 @@ impl Target for Sabotaged {
     }
 }
 
-/// Lists the saboteurs of a module: `Type: promise, "what it does" => ["topic::case", ...]`.
+/// Lists the saboteurs of a module: `Type: promise, "what it does" => ["topic::case", ...]`, with a
+/// capability behind what it does where it can do nothing without.
 macro_rules! saboteurs {
-    ($($name:ident: $promise:literal, $does:literal => [$($case:literal),+ $(,)?];)+) => {
+    ($($name:ident: $promise:literal, $does:literal $(, $need:ident)? => [$($case:literal),+ $(,)?];)+) => {
         pub(super) const SABOTEURS: &[$crate::saboteur::Saboteur] = &[$(
             $crate::saboteur::Saboteur {
                 name: stringify!($name),
                 promise: $promise,
                 does: $does,
+                need: saboteurs!(@need $($need)?),
                 caught_by: &[$($case),+],
                 make: || std::sync::Arc::new($name::default()),
             },
         )+];
     };
+    (@need) => { $crate::case::Need::AtLeastOnce };
+    (@need $need:ident) => { $crate::case::Need::$need };
 }
 
 pub(crate) use saboteurs;

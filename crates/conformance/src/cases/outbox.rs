@@ -22,7 +22,7 @@ cases! { "outbox";
     what_is_committed_is_published_and_nothing_else: 17;
     what_commits_late_is_not_skipped: 17;
     the_order_of_a_key_is_that_of_its_commits: 17;
-    a_forwarding_carries_what_was_committed: 17;
+    a_forwarding_carries_what_was_committed: 17, History;
 }
 
 /// Who commits at once, each with a key of its own.

@@ -37,7 +37,7 @@ saboteurs! {
     MiscountsEvents: 21, "counts one event too few" => [
         "history::stats_count_what_is_kept",
     ];
-    DeniesItsHistory: 21, "says that it has no history and shows one" => [
+    DeniesItsHistory: 21, "says that it has no history and shows one, or the other way round" => [
         "history::asking_for_what_is_not_offered_says_so",
     ];
     IgnoresTheStatus: 21, "lists events of every status" => [
@@ -144,7 +144,10 @@ struct DeniesItsHistory;
 
 impl Sabotage for DeniesItsHistory {
     fn capable(&self, capabilities: &mut Capabilities) {
-        capabilities.history = HistoryKind::None;
+        capabilities.history = match capabilities.history {
+            HistoryKind::None => HistoryKind::Full,
+            _ => HistoryKind::None,
+        };
     }
 }
 

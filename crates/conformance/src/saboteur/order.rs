@@ -35,7 +35,7 @@ saboteurs! {
         "park::parked_keys_keep_their_order_whatever_is_redriven_or_discarded",
         "order::a_parked_key_goes_on_after_a_redrive",
     ];
-    ParksAlways: 11, "lets a key wait that is to go on after its dead letter" => [
+    ParksAlways: 11, "lets a key wait that is to go on after its dead letter", Park => [
         "order::a_key_goes_on_after_its_dead_letter",
     ];
     ParksForEver: 11, "lets a key wait behind a dead letter that was discarded" => [

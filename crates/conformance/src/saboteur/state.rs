@@ -55,12 +55,14 @@ impl Sabotage for ReadsThenWrites {
     }
 }
 
+/// One after the other: if all deleted before the first wrote, the others would lose as they should.
 #[derive(Debug, Default)]
-struct LastWriterWins;
+struct LastWriterWins(tokio::sync::Mutex<()>);
 
 #[async_trait]
 impl Sabotage for LastWriterWins {
     async fn put_if_absent(&self, real: &dyn Backend, key: &str, value: Bytes) -> Result<bool> {
+        let _turn = self.0.lock().await;
         real.state().delete(key).await?;
         real.state().put_if_absent(key, value).await
     }
@@ -78,10 +80,15 @@ impl Sabotage for IgnoresVersions {
         _: Option<u64>,
         value: Bytes,
     ) -> Result<Option<u64>> {
-        // Racers take turns here, as they would over a network.
-        tokio::task::yield_now().await;
-        let seen = real.state().get(key).await?.map(|v| v.version);
-        real.state().compare_and_set(key, seen, value).await
+        loop {
+            // Racers take turns here, as they would over a network.
+            tokio::task::yield_now().await;
+            let seen = real.state().get(key).await?.map(|v| v.version);
+            let written = real.state().compare_and_set(key, seen, value.clone());
+            if let Some(version) = written.await? {
+                return Ok(Some(version));
+            }
+        }
     }
 }
 
