@@ -57,9 +57,8 @@ struct Sent<'a> {
 impl Publisher {
     pub(crate) fn new(log: Arc<Log>, retention: Arc<Retention>) -> Self {
         let wire = log.wire.clone();
-        // We wait no longer than until the publish timeout; this is for whoever is gone by then.
         let jetstream = ContextBuilder::new()
-            .timeout(wire.config.publish_timeout * 2)
+            .timeout(wire.config.publish_timeout)
             .ack_timeout(FORGOTTEN)
             .build(wire.client.clone());
         Self {
@@ -77,20 +76,22 @@ impl Publisher {
         let until = config.clock.now() + config.publish_timeout;
         let mut answers = Vec::with_capacity(events.len());
         let mut sent = VecDeque::with_capacity(events.len().min(AT_ONCE));
+        // The client waits so long for each. Only of several may one begin to wait when time is nearly up.
+        let limit = (events.len() > 1).then_some(until);
         // Behind one that had no line nothing goes ahead of it.
         let mut at_once = true;
         for event in events {
             if sent.len() >= AT_ONCE
                 && let Some(first) = sent.pop_front()
             {
-                answers.push(self.finish(first, until).await);
+                answers.push(self.finish(first, until, limit).await);
             }
             let next = self.send(event, at_once).await;
             at_once &= next.as_ref().map_or(true, |sent| sent.ack.is_some());
             sent.push_back(next);
         }
         for sent in sent {
-            answers.push(self.finish(sent, until).await);
+            answers.push(self.finish(sent, until, limit).await);
         }
         answers
     }
@@ -125,11 +126,16 @@ impl Publisher {
         })
     }
 
-    async fn finish(&self, sent: Result<Sent<'_>>, until: Timestamp) -> Result<Published> {
+    async fn finish(
+        &self,
+        sent: Result<Sent<'_>>,
+        until: Timestamp,
+        limit: Option<Timestamp>,
+    ) -> Result<Published> {
         let mut sent = sent?;
         let again = match sent.ack.take() {
             None => false,
-            Some(ack) => match self.hear(ack, &mut sent, until).await {
+            Some(ack) => match self.hear(ack, &mut sent, limit).await {
                 Ok(Some(written)) => return Ok(self.published(&written, sent.known, false)),
                 Ok(None) => false,
                 Err(Failed::Broken) => true,
@@ -144,16 +150,19 @@ impl Publisher {
         &self,
         ack: PublishAckFuture,
         sent: &mut Sent<'_>,
-        until: Timestamp,
+        limit: Option<Timestamp>,
     ) -> Result<Option<Written>, Failed> {
+        let overdue = async {
+            match limit {
+                Some(limit) => self.wire.config.clock.sleep_until(limit).await,
+                None => std::future::pending().await,
+            }
+        };
         let answer = tokio::select! {
             biased;
             answer = ack.into_future() => answer,
             failed = sent.line.fails(&sent.subject) => return Err(failed),
-            () = self.wire.config.clock.sleep_until(until) => {
-                self.wire.give_up_line().await;
-                return Err(Failed::Silent);
-            }
+            () = overdue => Err(PublishErrorKind::TimedOut.into()),
         };
         match answer {
             Ok(PublishAck {
@@ -163,7 +172,10 @@ impl Publisher {
             }) => Ok(Some(Written { seq, duplicate })),
             Err(error) => match error.kind() {
                 PublishErrorKind::BrokenPipe => Err(Failed::Broken),
-                PublishErrorKind::TimedOut => Err(Failed::Silent),
+                PublishErrorKind::TimedOut => {
+                    self.wire.give_up_line().await;
+                    Err(Failed::Silent)
+                }
                 // Refused, or nobody was there.
                 _ => Ok(None),
             },
