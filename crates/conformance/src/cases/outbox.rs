@@ -22,7 +22,7 @@ cases! { "outbox";
     what_is_committed_is_published_and_nothing_else: 17;
     what_commits_late_is_not_skipped: 17;
     the_order_of_a_key_is_that_of_its_commits: 17;
-    a_forwarding_carries_what_was_committed: 17, History;
+    a_forwarding_carries_what_was_committed: 17;
 }
 
 /// Who commits at once, each with a key of its own.
@@ -189,7 +189,10 @@ async fn a_forwarding_carries_what_was_committed(stage: &Stage) -> Verdict {
         limit: 1_000,
         ..EventQuery::default()
     };
-    let page = target.history()?.events(&query).await?;
+    let Ok(history) = target.history() else {
+        return Err(Failure::NotOffered("history is not full".into()));
+    };
+    let page = history.events(&query).await?;
     let arrived: Vec<Event> = page.items.into_iter().map(|item| item.event).collect();
     require_eq!(arrived.len(), total, "events forwarded");
     require_order(&arrived, &committed)?;
