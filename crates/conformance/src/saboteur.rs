@@ -105,7 +105,7 @@ pub async fn trials(
             let trial = run(saboteur.over(target.clone()), options);
             async move { (saboteur, trial.await) }
         })
-        .buffer_unordered(at_a_time)
+        .buffer_unordered(at_a_time.max(1))
         .collect()
         .await
 }
