@@ -7,12 +7,14 @@
 
 mod engine;
 mod family;
+mod port;
 mod proxy;
 mod redis;
 
+use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use parking_lot::Mutex;
 use tempfile::TempDir;
 
 pub use engine::{Durability, Engine, nats, postgres, rabbitmq, redis};
+pub use port::Ports;
 pub use proxy::{Fault, Proxy};
 pub use redis::{RedisCluster, RedisSentinels};
 
@@ -28,7 +31,9 @@ pub use redis::{RedisCluster, RedisSentinels};
 const START_LIMIT: Duration = Duration::from_mins(1);
 /// How often a starting broker is asked whether it is ready.
 const START_POLL: Duration = Duration::from_millis(20);
-/// Another process may take a free port before the broker does.
+/// How much of what it printed is told where it did not start, in bytes.
+const LAST_WORDS: usize = 4096;
+/// Another program may take a port that was free before the broker does.
 const PORT_TRIES: usize = 5;
 
 /// A broker that belongs to one test. It dies with this value.
@@ -36,7 +41,7 @@ const PORT_TRIES: usize = 5;
 pub struct Broker {
     engine: Engine,
     dir: TempDir,
-    port: u16,
+    ports: Ports,
     durability: Durability,
     child: Mutex<Option<Child>>,
 }
@@ -51,7 +56,7 @@ impl Broker {
                 dir: tempfile::Builder::new()
                     .prefix("fanfare-broker-")
                     .tempdir()?,
-                port: free_port()?,
+                ports: Ports::claim()?,
                 durability,
                 child: Mutex::new(None),
             };
@@ -78,7 +83,12 @@ impl Broker {
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        SocketAddr::from(([127, 0, 0, 1], self.ports.first()))
+    }
+
+    /// A port that is its own too, for a second listener.
+    pub fn second_port(&self) -> u16 {
+        self.ports.first() + 3
     }
 
     /// Its files.
@@ -110,9 +120,10 @@ impl Broker {
     /// Starts it again on the same port and data, killing it first where it still runs.
     pub async fn restart(&self) -> io::Result<()> {
         self.kill()?;
-        let mut command = (self.engine.command)(self.dir.path(), self.port, self.durability);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let log = std::fs::File::create(self.dir.path().join("stderr.log"))?;
+        let mut command =
+            (self.engine.command)(self.dir.path(), self.ports.first(), self.durability);
+        let log = File::create(self.said())?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?);
         let child = command.stderr(log).spawn();
         let child = child.map_err(|error| self.engine.not_started(error))?;
         *self.child.lock() = Some(child);
@@ -129,7 +140,10 @@ impl Broker {
             };
             if let Some(status) = ended {
                 let name = self.engine.name;
-                return Err(io::Error::other(format!("{name} ended with {status}")));
+                let said = std::fs::read(self.said())?;
+                let last = said.split_at(said.len().saturating_sub(LAST_WORDS)).1;
+                let last = String::from_utf8_lossy(last);
+                return Err(io::Error::other(format!("{name} ended, {status}: {last}")));
             }
             if (self.engine.ready)(self.address()) {
                 return Ok(());
@@ -140,6 +154,11 @@ impl Broker {
             io::ErrorKind::TimedOut,
             format!("{} did not answer in time", self.engine.name),
         ))
+    }
+
+    /// What it prints.
+    fn said(&self) -> PathBuf {
+        self.dir.path().join("printed.log")
     }
 
     fn process(&self) -> io::Result<u32> {
@@ -190,10 +209,6 @@ impl Server {
             Self::Given(url) => url.clone(),
         }
     }
-}
-
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 #[cfg(test)]

@@ -4,18 +4,23 @@
 
 mod amqp;
 mod nats;
+#[path = "../../../crates/conformance/src/broker/port.rs"]
+#[expect(unreachable_pub, reason = "public where it belongs")]
+mod port;
 mod postgres;
 mod redis;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+
+pub(super) use port::Ports;
 
 use super::chance;
 use crate::Result;
@@ -61,7 +66,7 @@ pub(super) struct Engine {
     pub(super) copies: u64,
     /// Makes an empty directory ready, once.
     prepare: fn(&Path) -> Result,
-    /// Starts it in the foreground on this directory and port.
+    /// Starts it in the foreground on this directory and port. The next two ports are its own too.
     command: fn(&Path, u16, Keeps) -> Command,
     /// Whether it answers.
     ready: fn(SocketAddr) -> bool,
@@ -91,7 +96,7 @@ pub(super) struct Broker {
     keeps: Keeps,
     dir: PathBuf,
     log: PathBuf,
-    port: u16,
+    ports: Ports,
     child: Option<Child>,
 }
 
@@ -110,7 +115,7 @@ impl Broker {
             keeps,
             dir: dir.into(),
             log: log.into(),
-            port: free_port()?,
+            ports: Ports::claim()?,
             child: None,
         };
         broker.restart()?;
@@ -118,7 +123,7 @@ impl Broker {
     }
 
     pub(super) fn address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        SocketAddr::from(([127, 0, 0, 1], self.ports.first()))
     }
 
     /// `kill -9` of the process and all that it started, gone when this returns; answers when it was.
@@ -198,7 +203,7 @@ impl Broker {
 
     fn spawn(&self) -> Result<Child> {
         let log = File::options().create(true).append(true).open(&self.log)?;
-        let mut command = (self.engine.command)(&self.dir, self.port, self.keeps);
+        let mut command = (self.engine.command)(&self.dir, self.ports.first(), self.keeps);
         command.stdin(Stdio::null()).stderr(log.try_clone()?);
         let program = self.engine.program;
         let child = command.stdout(log).spawn();
@@ -217,11 +222,6 @@ impl Drop for Broker {
     fn drop(&mut self) {
         let _ = self.kill();
     }
-}
-
-/// A port that nobody has now.
-pub(super) fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
 /// Its children, their children, and so on.

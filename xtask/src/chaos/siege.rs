@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::broker::{Broker, Engine, Keeps, Kept, free_port};
+use super::broker::{Broker, Engine, Keeps, Kept, Ports};
 use super::chance::{self, Dice};
 use super::fault::Fault;
 use super::load::SUBSCRIPTIONS;
@@ -104,7 +104,7 @@ struct Scene<'a> {
 #[derive(Debug)]
 struct Place {
     url: String,
-    port: u16,
+    ports: Ports,
     data: PathBuf,
     server: Option<Server>,
 }
@@ -129,7 +129,7 @@ impl<'a> Scene<'a> {
         for (name, broker) in [("a", proxy.address()), ("b", second)] {
             let mut place = Place {
                 url: (engine.url)(broker),
-                port: free_port()?,
+                ports: Ports::claim()?,
                 data: scratch.dir.join(name),
                 server: None,
             };
@@ -299,7 +299,7 @@ impl<'a> Scene<'a> {
     }
 
     fn addresses(&self) -> Vec<String> {
-        let ports = self.servers.iter().map(|place| place.port);
+        let ports = self.servers.iter().map(|place| place.ports.first());
         ports.map(|port| format!("127.0.0.1:{port}")).collect()
     }
 
@@ -323,7 +323,7 @@ impl<'a> Scene<'a> {
 
 impl Place {
     fn start(&mut self, program: &Program, log: &Path) -> Result {
-        let server = program.start(&self.url, self.port, &self.data, log)?;
+        let server = program.start(&self.url, self.ports.first(), &self.data, log)?;
         self.server = Some(server);
         Ok(())
     }

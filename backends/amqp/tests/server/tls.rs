@@ -1,6 +1,5 @@
 //! A server that speaks TLS.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -36,9 +35,7 @@ async fn speaks_tls(broker: &Broker) -> u16 {
         dir,
         "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt",
     );
-    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = broker.second_port();
     let settings = |dir: &Path| {
         let dir = dir.display();
         format!(

@@ -1,10 +1,11 @@
 //! A nats-server with a configuration of the test's own; the launcher of the suite knows one only.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use fanfare_conformance::broker::Ports;
 use fanfare_core::clock::Clock;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -19,6 +20,7 @@ pub(crate) struct Own {
     pub(crate) address: SocketAddr,
     child: Child,
     _dir: TempDir,
+    _ports: Ports,
 }
 
 impl Own {
@@ -28,9 +30,8 @@ impl Own {
             .prefix("fanfare-nats-")
             .tempdir()
             .unwrap();
-        let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = free.local_addr().unwrap();
-        drop(free);
+        let ports = Ports::claim().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], ports.first()));
         let file = dir.path().join("server.conf");
         let listen = format!("listen: \"{address}\"\n{}", config(dir.path()));
         std::fs::write(&file, listen).unwrap();
@@ -48,6 +49,7 @@ impl Own {
             address,
             child,
             _dir: dir,
+            _ports: ports,
         };
         let clock = Clock::system();
         let until = clock.now() + START;

@@ -1,6 +1,5 @@
 //! A server that speaks TLS, and one behind a socket file.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -40,9 +39,7 @@ pub(super) async fn speaks_tls(broker: &Broker) -> u16 {
         dir,
         "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.crt",
     );
-    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
+    let port = broker.second_port();
     let file = |name: &str| dir.join(name).display().to_string();
     let (ca, certificate, key) = (file("ca.crt"), file("server.crt"), file("server.key"));
     let number = port.to_string();

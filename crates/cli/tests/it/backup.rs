@@ -10,7 +10,7 @@ use crate::process::{Server, fanfare, run};
 fn a_copy_taken_while_the_server_writes_opens_with_everything_before_it() {
     let dir = tempfile::tempdir().unwrap();
     let (data, copy) = (dir.path().join("data"), dir.path().join("copy"));
-    let server = Server::on_disk(&data, "127.0.0.1:0");
+    let server = Server::on_disk(&data);
     server.run(&["subscriptions", "create", "s", "**"]).ok();
     server.run(&["publish", "a", "--id", "before"]).ok();
     let backup = || {
@@ -22,7 +22,7 @@ fn a_copy_taken_while_the_server_writes_opens_with_everything_before_it() {
     assert!(backup().failed(1).contains("there already"));
     server.run(&["publish", "a", "--id", "after"]).ok();
 
-    let restored = Server::on_disk(&copy, "127.0.0.1:0");
+    let restored = Server::on_disk(&copy);
     let objects = restored.run(&["events", "list", "--json"]).objects();
     assert_eq!(objects.len(), 1);
     assert_eq!(objects[0]["event"]["id"], "before");
@@ -61,7 +61,7 @@ fn the_doctor_sees_a_server_at_work_and_changes_nothing() {
     assert_eq!(state(&before, "backend"), "note");
     assert!(!data.exists());
 
-    let server = Server::on_disk(&data, "127.0.0.1:0");
+    let server = Server::on_disk(&data);
     let during = look(&server.url).objects();
     for check in ["server", "ready", "audit", "backend"] {
         assert_eq!(state(&during, check), "ok", "{check}");

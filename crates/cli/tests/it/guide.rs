@@ -36,7 +36,7 @@ fn follow(page: &str) {
     let line = "{\"type\":\"orders.placed\",\"data\":1}\n";
     std::fs::write(dir.path().join("orders.jsonl"), line.repeat(180)).unwrap();
     std::fs::write(dir.path().join("order.json"), "{}").unwrap();
-    let server = Server::on_disk(&dir.path().join("fanfare-data"), "127.0.0.1:0");
+    let server = Server::on_disk(&dir.path().join("fanfare-data"));
     let (mut token, mut id) = (String::new(), String::new());
     for block in blocks(page) {
         let mut script = String::new();

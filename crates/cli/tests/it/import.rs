@@ -115,7 +115,7 @@ fn a_killed_import_run_again_stores_each_line_once() {
 #[test]
 fn an_import_outlives_a_server_that_was_killed_under_it() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::on_disk(dir.path(), "127.0.0.1:0");
+    let server = Server::on_disk(dir.path());
     let text = file(400);
     let (first, second) = text.split_at(text.len() / 2);
     let mut command = server.command(&["import", "-", "--batch", "10"]);

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use fanfare_conformance::broker::Ports;
 use serde_json::Value;
 
 /// How long anything may take before the test has failed.
@@ -204,6 +205,8 @@ fn lines(pipe: impl std::io::Read + Send + 'static) -> Receiver<String> {
 pub(crate) struct Server {
     pub(crate) process: Running,
     pub(crate) url: String,
+    /// Where it listens again, if it may be started again.
+    ports: Option<Ports>,
 }
 
 impl Server {
@@ -212,17 +215,24 @@ impl Server {
         Self::start(&["--backend", "memory:", "--listen", "127.0.0.1:0"])
     }
 
-    /// On a database in `dir`, listening on `listen`.
-    pub(crate) fn on_disk(dir: &Path, listen: &str) -> Self {
+    /// On a database in `dir`.
+    pub(crate) fn on_disk(dir: &Path) -> Self {
+        Self::on_disk_at(dir, Ports::claim().unwrap())
+    }
+
+    fn on_disk_at(dir: &Path, ports: Ports) -> Self {
+        let listen = format!("127.0.0.1:{}", ports.first());
         let dir = dir.to_str().unwrap();
-        Self::start(&["--data-dir", dir, "--listen", listen])
+        Self {
+            ports: Some(ports),
+            ..Self::start(&["--data-dir", dir, "--listen", &listen])
+        }
     }
 
     /// Kills it without warning and starts it again on the same database and port.
     pub(crate) fn kill_and_restart(self, dir: &Path) -> Self {
-        let address = self.address().to_owned();
         self.process.kill();
-        Self::on_disk(dir, &address)
+        Self::on_disk_at(dir, self.ports.unwrap())
     }
 
     /// With these options of `serve`.
@@ -231,7 +241,11 @@ impl Server {
         let process = Running::start(fanfare(&args));
         let line = process.line_with("listening on ");
         let url = line.strip_prefix("listening on ").unwrap().to_owned();
-        Self { process, url }
+        Self {
+            process,
+            url,
+            ports: None,
+        }
     }
 
     /// Address and port.

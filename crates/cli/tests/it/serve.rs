@@ -49,7 +49,7 @@ fn a_backend_that_is_not_there_is_said_without_its_credentials() {
 #[test]
 fn a_second_server_on_the_directory_is_refused_and_the_first_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::on_disk(dir.path(), "127.0.0.1:0");
+    let server = Server::on_disk(dir.path());
     let args = ["serve", "--listen", "127.0.0.1:0", "--data-dir"];
     let mut second = fanfare(&args);
     second.arg(dir.path());

@@ -25,7 +25,7 @@ fn events_are_shown_as_they_come_and_obeyed_by_no_terminal() {
 #[test]
 fn a_tail_goes_on_without_gap_or_repeat_when_the_server_was_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::on_disk(dir.path(), "127.0.0.1:0");
+    let server = Server::on_disk(dir.path());
     let publish = |server: &Server, id: &str| server.run(&["publish", "a", "--id", id]).ok();
     publish(&server, "1");
     let args = ["tail", "--since", "1h", "--json", "-n", "4"];

@@ -56,7 +56,7 @@ fn ack(_: u64, _: u64) -> Value {
 #[test]
 fn retries_dead_letters_and_redrive_come_out_even() {
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::on_disk(dir.path(), "127.0.0.1:0");
+    let server = Server::on_disk(dir.path());
     for name in ["steady", "seventh", "once"] {
         let create = ["subscriptions", "create", name, "n.*"];
         let policy = ["--max-attempts", "3", "--retry-initial", "100ms"];

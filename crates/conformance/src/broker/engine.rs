@@ -38,7 +38,7 @@ pub struct Engine {
     pub package: &'static str,
     /// Fills an empty directory.
     pub(super) prepare: fn(&Path) -> io::Result<()>,
-    /// Starts it in the foreground on this directory and port.
+    /// Starts it in the foreground on this directory and port. The next two ports are its own too.
     pub(super) command: fn(&Path, u16, Durability) -> Command,
     /// Whether it answers.
     pub(super) ready: fn(SocketAddr) -> bool,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Engine, Keeps, Kept, answers, chance, free_port, program};
+use super::{Engine, Keeps, Kept, answers, chance, program};
 use crate::Result;
 
 /// Debian's script itself: the one on the path insists on a user and a directory of its own.
@@ -77,8 +77,6 @@ fn command(dir: &Path, port: u16, keeps: Keeps) -> Command {
         ("RABBITMQ_LOG_BASE", "log"),
         ("RABBITMQ_GENERATED_CONFIG_DIR", "config"),
     ];
-    // It refuses 0, and says so where none was free.
-    let [mapper, peers] = [(); 2].map(|()| free_port().unwrap_or(0).to_string());
     let mut command = Command::new("sh");
     command.arg("-c").arg(START).arg(script());
     command.current_dir(dir);
@@ -87,8 +85,8 @@ fn command(dir: &Path, port: u16, keeps: Keeps) -> Command {
         ("RABBITMQ_NODENAME", format!("fanfare-{port}@localhost")),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_NODE_PORT", port.to_string()),
-        ("RABBITMQ_DIST_PORT", peers),
-        ("ERL_EPMD_PORT", mapper),
+        ("RABBITMQ_DIST_PORT", (port + 1).to_string()),
+        ("ERL_EPMD_PORT", (port + 2).to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
     ]);
     command

@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::super::free_port;
 use super::{Durability, Engine, ask, program};
 
 /// Debian's script itself. The one on the path insists on a user and a directory of its own.
@@ -67,8 +66,6 @@ fn command(dir: &Path, port: u16, durability: Durability) -> Command {
         ("RABBITMQ_LOG_BASE", "log"),
         ("RABBITMQ_GENERATED_CONFIG_DIR", "config"),
     ];
-    // It refuses 0, and says so where none was free.
-    let [mapper, peers] = [(); 2].map(|()| free_port().unwrap_or(0).to_string());
     let mut command = Command::new("sh");
     command.arg("-c").arg(START).arg(script());
     command.current_dir(dir);
@@ -77,8 +74,8 @@ fn command(dir: &Path, port: u16, durability: Durability) -> Command {
         ("RABBITMQ_NODENAME", format!("fanfare-{port}@localhost")),
         ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".into()),
         ("RABBITMQ_NODE_PORT", port.to_string()),
-        ("RABBITMQ_DIST_PORT", peers),
-        ("ERL_EPMD_PORT", mapper),
+        ("RABBITMQ_DIST_PORT", (port + 1).to_string()),
+        ("ERL_EPMD_PORT", (port + 2).to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
     ]);
     command

@@ -19,12 +19,12 @@ pub struct RedisCluster {
     servers: Vec<Broker>,
 }
 
-/// One server of it. It talks to the others on a port below those that are handed out as free.
+/// One server of it. It talks to the others on its next port.
 fn server() -> Engine {
     Engine {
         command: |dir: &Path, port, durability| -> Command {
             let mut command = engine::redis_command(dir, port, durability);
-            let between = port.saturating_sub(10_000).to_string();
+            let between = (port + 1).to_string();
             command
                 .args(["--cluster-enabled", "yes", "--cluster-port", &between])
                 .args(["--cluster-node-timeout", NODE_TIMEOUT])
@@ -138,7 +138,7 @@ impl RedisCluster {
         };
         for other in others {
             let port = other.address().port();
-            let (port, between) = (port.to_string(), (port - 10_000).to_string());
+            let (port, between) = (port.to_string(), (port + 1).to_string());
             command(
                 first.address(),
                 &["CLUSTER", "MEET", "127.0.0.1", &port, &between],
