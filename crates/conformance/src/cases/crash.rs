@@ -137,6 +137,8 @@ async fn a_dropped_receive_neither_strands_nor_charges_a_suspect(stage: &Stage) 
 struct Toll {
     deaths: u32,
     handled: Vec<Delivery>,
+    /// Settlements that a slow machine brought when the lease was over.
+    late: u64,
 }
 
 /// Members take over from each other until nothing is left.
@@ -161,6 +163,8 @@ async fn live_and_die(stage: &Stage, spec: &SubscriptionSpec) -> Verdict<Toll> {
                 let settled = seat.try_settle(delivery.receipt, Settlement::Ack).await?;
                 if settled == Settled::Done {
                     toll.handled.push(delivery);
+                } else {
+                    toll.late += 1;
                 }
             }
         }
@@ -213,7 +217,15 @@ async fn a_poison_event_is_dropped_where_dead_letters_are_off(stage: &Stage) -> 
     let toll = live_and_die(stage, &spec).await?;
     require!(toll.deaths <= 2, "{} deaths with 1 attempt", toll.deaths);
     let counts = stage.counts(&spec.name).await?;
-    require_eq!((counts.dropped, counts.dead), (1, 0), "dropped, dead");
+    require_eq!(counts.dead, 0, "dead");
+    // With one attempt, an event whose settlement is late is as good as one that kills.
+    let dropped = 1..=1 + toll.late;
+    require!(
+        dropped.contains(&counts.dropped),
+        "{} dropped, of which {} were settled late",
+        counts.dropped,
+        toll.late
+    );
     Ok(())
 }
 

@@ -139,7 +139,7 @@ async fn a_publish_fails_at_its_deadline(stage: &Stage) -> Verdict {
     require!(took >= DEADLINE / 2, "it waited only {took:?}");
     require!(took <= DEADLINE + SLACK, "it took {took:?}");
     far.mend();
-    far.bus.publish(&event).await?;
+    far.publish(&event).await?;
     stage.require_events(&seat, 2).await?;
     far.end(stage).await
 }
@@ -153,9 +153,9 @@ async fn an_answer_lost_on_the_way_is_unknown(stage: &Stage) -> Verdict {
     require_kind!(far.bus.publish(&event).await, Unknown);
     far.mend();
     far.line.end(true);
-    far.bus.publish(&event).await?;
+    far.publish(&event).await?;
     require!(
-        far.bus.publish(&event).await?.duplicate,
+        far.publish(&event).await?.duplicate,
         "the same event was stored again"
     );
     seat.finish(2).await?;
