@@ -35,7 +35,7 @@ pub(crate) struct Hub {
     pub(crate) queue: String,
     /// The queue of what is to run alone; none where nothing outlives the process.
     pub(crate) alone: Option<String>,
-    /// Its queues pass on what is to run alone, once that is rejected.
+    /// Its queue passes on what is to run alone, once that is rejected.
     pub(crate) passes_on: bool,
     /// Also between processes: the queue has one active consumer.
     pub(crate) ordered: bool,
@@ -372,16 +372,10 @@ impl Hub {
 
     fn read(&self, message: &Delivery, alone: bool) -> Result<Item> {
         let event = wire::read(message, self.stream.line.config.form.as_ref())?;
-        let mut note = wire::note(&message.properties).unwrap_or_else(|| Note {
+        let note = wire::note(&message.properties).unwrap_or_else(|| Note {
             position: self.stream.place(),
             ..Note::default()
         });
-        let queue = self.alone.as_ref().filter(|_| alone);
-        let died = queue.and_then(|queue| wire::rejected(&message.properties, queue));
-        if let Some((times, first)) = died {
-            note.attempts = note.attempts.saturating_add(times);
-            note.first_failure.get_or_insert(first);
-        }
         Ok(Item::new(event, note, message.delivery_tag, alone))
     }
 

@@ -267,19 +267,19 @@ impl Stream {
         passes_on: bool,
     ) -> Result<()> {
         let queue = self.queue_of(&spec.name);
-        let (alone, dead) = (self.alone_of(&spec.name), self.dead_of(&spec.name));
-        let to_alone = passing_on(&alone);
-        let around = if passes_on { &to_alone[..] } else { &[] };
-        self.queue(&held.channel, &alone, around).await?;
-        self.queue(&held.channel, &dead, &[]).await?;
+        for beside in [self.alone_of(&spec.name), self.dead_of(&spec.name)] {
+            self.queue(&held.channel, &beside, &[]).await?;
+        }
         if self.their_queue(&spec.name).is_some() {
             let found = self.depth(&held.channel, &queue).await?;
             return found.map(drop).ok_or_else(|| error::deleted(&queue));
         }
         let arguments = if spec.ordered {
             vec![("x-single-active-consumer", AMQPValue::Boolean(true))]
+        } else if passes_on {
+            passing_on(&self.alone_of(&spec.name)).to_vec()
         } else {
-            around.to_vec()
+            Vec::new()
         };
         self.queue(&held.channel, &queue, &arguments).await?;
         for key in keys(&spec.patterns) {
