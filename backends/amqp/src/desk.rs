@@ -107,6 +107,8 @@ impl Desk {
             held.alone = item.alone;
         } else if self.is_ordered() {
             self.come_in_order(item, again, now);
+        } else if item.passes {
+            self.resting.push_front((now, item));
         } else if again && !unbegun {
             if item.alone {
                 item.note.attempts += 1;

@@ -35,7 +35,7 @@ pub(crate) struct Hub {
     pub(crate) queue: String,
     /// The queue of what is to run alone; none where nothing outlives the process.
     pub(crate) alone: Option<String>,
-    /// Its queue passes on what is to run alone, once that is rejected.
+    /// Its queues pass on what is to run alone, once that is rejected.
     pub(crate) passes_on: bool,
     /// Also between processes: the queue has one active consumer.
     pub(crate) ordered: bool,
@@ -372,11 +372,18 @@ impl Hub {
 
     fn read(&self, message: &Delivery, alone: bool) -> Result<Item> {
         let event = wire::read(message, self.stream.line.config.form.as_ref())?;
-        let note = wire::note(&message.properties).unwrap_or_else(|| Note {
+        let mut note = wire::note(&message.properties).unwrap_or_else(|| Note {
             position: self.stream.place(),
             ..Note::default()
         });
-        Ok(Item::new(event, note, message.delivery_tag, alone))
+        let queue = self.alone.as_ref().filter(|_| self.passes_on);
+        let died = queue.and_then(|queue| wire::rejected(&message.properties, queue));
+        if let Some((times, first)) = died {
+            note.attempts = note.attempts.saturating_add(times);
+            note.first_failure.get_or_insert(first);
+        }
+        let passes = died.is_some() && !alone;
+        Ok(Item::new(event, note, message.delivery_tag, alone).passing(passes))
     }
 
     /// The channels, if they work now.

@@ -41,8 +41,8 @@ pub(crate) struct Stored {
     pub(crate) paused: bool,
     pub(crate) acknowledged: u64,
     pub(crate) dropped: u64,
-    /// Its queue was made to pass on what is to run alone.
-    #[serde(default)]
+    /// Its queue was made to pass on what is to run alone, and the queue of that to give it back.
+    #[serde(default, rename = "pass_on")]
     pub(crate) passes_on: bool,
     /// In milliseconds, each with a queue of its own.
     pub(crate) delays: Vec<u64>,

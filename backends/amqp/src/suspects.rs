@@ -11,6 +11,7 @@ use fanfare_core::error::Result;
 use futures::future::try_join_all;
 use lapin::options::BasicGetOptions;
 
+use crate::desk::Item;
 use crate::error;
 use crate::hub::{Channels, Hub};
 
@@ -111,22 +112,39 @@ impl Hub {
         };
         let is_spent = |at| spent.iter().any(|one| one.item.note.position == at);
         let kept = rested.iter().filter(|item| !is_spent(item.note.position));
-        // What ran alone has one attempt more than its message says.
-        let (passed, written): (Vec<_>, Vec<_>) =
-            kept.partition(|item| self.passes_on && !item.alone);
-        let channel = &channels.pen;
-        let writes = written
-            .iter()
-            .map(|item| self.send(channel, queue, item, item.note));
-        try_join_all(writes).await?;
-        self.acknowledge(channels, written).await?;
-        if !passed.is_empty() {
-            let tags = passed.iter().map(|item| item.tag).collect();
-            channels.main.pass_on(&self.stream, tags).await?;
-            self.until_passed(channels, queue).await?;
+        if self.passes_on {
+            self.pass_on(channels, queue, kept.collect()).await?;
+        } else {
+            self.write_anew(channels, queue, kept.collect()).await?;
         }
         self.expect_alone(true);
         self.bury(spent).await
+    }
+
+    /// The server moves these, so that they are in one place whatever breaks. What ran alone comes round by
+    /// way of the subscription's queue, for none can pass on to itself; the server counts how often, which
+    /// is one attempt each.
+    async fn pass_on(&self, channels: &Channels, to: &str, items: Vec<&Item>) -> Result<()> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let (alone, main): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.alone);
+        let tags = |items: Vec<&Item>| items.iter().map(|item| item.tag).collect();
+        channels.alone.pass_on(&self.stream, tags(alone)).await?;
+        if main.is_empty() {
+            return Ok(());
+        }
+        channels.main.pass_on(&self.stream, tags(main)).await?;
+        self.until_passed(channels, to).await
+    }
+
+    /// What ran alone has one attempt more than its message says.
+    async fn write_anew(&self, channels: &Channels, to: &str, items: Vec<&Item>) -> Result<()> {
+        let writes = items
+            .iter()
+            .map(|item| self.send(&channels.pen, to, item, item.note));
+        try_join_all(writes).await?;
+        self.acknowledge(channels, items).await
     }
 
     /// Waits a moment for the first to be there, which nobody is told of.

@@ -267,19 +267,19 @@ impl Stream {
         passes_on: bool,
     ) -> Result<()> {
         let queue = self.queue_of(&spec.name);
-        for beside in [self.alone_of(&spec.name), self.dead_of(&spec.name)] {
-            self.queue(&held.channel, &beside, &[]).await?;
-        }
+        let (alone, dead) = (self.alone_of(&spec.name), self.dead_of(&spec.name));
+        let passing_on = |to: &str| passes_on.then(|| passing_on(to)).into_iter().flatten();
+        let back: Vec<_> = passing_on(&queue).collect();
+        self.queue(&held.channel, &alone, &back).await?;
+        self.queue(&held.channel, &dead, &[]).await?;
         if self.their_queue(&spec.name).is_some() {
             let found = self.depth(&held.channel, &queue).await?;
             return found.map(drop).ok_or_else(|| error::deleted(&queue));
         }
         let arguments = if spec.ordered {
             vec![("x-single-active-consumer", AMQPValue::Boolean(true))]
-        } else if passes_on {
-            passing_on(&self.alone_of(&spec.name)).to_vec()
         } else {
-            Vec::new()
+            passing_on(&alone).collect()
         };
         self.queue(&held.channel, &queue, &arguments).await?;
         for key in keys(&spec.patterns) {

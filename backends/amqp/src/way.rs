@@ -97,6 +97,9 @@ impl Way {
 
     /// Lets these go to the queue that this one passes on to.
     pub(crate) async fn pass_on(&self, stream: &Stream, tags: Vec<u64>) -> Result<()> {
+        if tags.is_empty() {
+            return Ok(());
+        }
         let _turn = self.turn.lock().await;
         let steps = self.tags.lock().close(tags);
         for (tag, multiple) in steps.all() {

@@ -23,6 +23,8 @@ const ATTRIBUTES: &str = "fanfare-attributes";
 const POSITION: &str = "fanfare-position";
 const ATTEMPTS: &str = "fanfare-attempts";
 const FIRST_FAILURE: &str = "fanfare-first-failure";
+/// What RabbitMQ writes into a message that it passes on: from which queue, why, how often, since when.
+const DEATHS: &str = "x-death";
 /// A dead letter's own story, as JSON.
 pub(crate) const LETTER: &str = "fanfare-letter";
 /// The message is kept by the broker when it restarts.
@@ -106,6 +108,29 @@ pub(crate) fn note(properties: &BasicProperties) -> Option<Note> {
             _ => 0,
         },
         first_failure: first.map(Timestamp::from_nanos),
+    })
+}
+
+/// How often the server passed it on because it was rejected in this queue, and when it did so first.
+pub(crate) fn rejected(properties: &BasicProperties, queue: &str) -> Option<(u32, Timestamp)> {
+    let Some(AMQPValue::FieldArray(deaths)) = find(properties, DEATHS) else {
+        return None;
+    };
+    deaths.as_slice().iter().find_map(|death| {
+        let AMQPValue::FieldTable(death) = death else {
+            return None;
+        };
+        let of = |name: &str| death.inner().get(name);
+        if of("queue") != Some(&text(queue)) || of("reason") != Some(&text("rejected")) {
+            return None;
+        }
+        match (of("count")?, of("time")?) {
+            (AMQPValue::LongLongInt(count), AMQPValue::Timestamp(first)) => {
+                let millis = i64::try_from(*first).ok()?.checked_mul(1_000)?;
+                Some((u32::try_from(*count).ok()?, Timestamp::from_millis(millis)))
+            }
+            _ => None,
+        }
     })
 }
 

@@ -16,6 +16,8 @@ pub(crate) struct Item {
     pub(super) line: u64,
     /// From the queue of those that run alone.
     pub(crate) alone: bool,
+    /// It ran alone with somebody who died, and only comes by here to run alone again.
+    pub(super) passes: bool,
     /// Its settlement is on the way.
     pub(super) settling: bool,
 }
@@ -28,8 +30,13 @@ impl Item {
             tag,
             line: 0,
             alone,
+            passes: false,
             settling: false,
         }
+    }
+
+    pub(crate) fn passing(self, passes: bool) -> Self {
+        Self { passes, ..self }
     }
 }
 
