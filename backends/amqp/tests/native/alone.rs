@@ -9,25 +9,71 @@ const EVENTS: u32 = 80;
 /// How many of them a process has in hand.
 const AT_ONCE: usize = 16;
 
+/// A process that the broker hears no more of once it is gone, as if it were killed.
+struct Mortal {
+    line: Proxy,
+    backend: Arc<AmqpBackend>,
+}
+
+impl Mortal {
+    async fn start(broker: &Broker, prefix: &str) -> Self {
+        let line = Proxy::start(broker.address()).await.unwrap();
+        let through = AmqpConfig::new(broker.url_at(line.address()), prefix);
+        let backend = AmqpBackend::open(through).await.unwrap();
+        Self { line, backend }
+    }
+
+    fn die(&self) {
+        self.line.set(Fault::Refuse);
+        self.line.reset();
+    }
+}
+
+async fn publish(backend: &AmqpBackend, count: usize) {
+    for answer in backend.publish(&events(count)).await.unwrap() {
+        answer.unwrap();
+    }
+}
+
+/// A process that lives settles them all; which attempt each was.
+async fn each_comes_once(broker: &Broker, prefix: &str, count: usize) -> Vec<u32> {
+    let last = AmqpBackend::open(config(broker, prefix)).await.unwrap();
+    let consumer = join(&last).await;
+    let (mut came, mut attempts) = (std::collections::BTreeSet::new(), Vec::new());
+    while came.len() < count {
+        let one = take(&consumer, 1).await.remove(0);
+        assert!(came.insert(one.event.id().clone()), "it came twice");
+        attempts.push(one.attempt);
+        let done = vec![(one.receipt, Settlement::Ack)];
+        consumer.settle(done).await.unwrap();
+    }
+    last.close().await.unwrap();
+    attempts
+}
+
+/// Takes several in hand that run alone.
+async fn outside(backend: &AmqpBackend) -> Arc<dyn Consumer> {
+    let member = Member {
+        name: "test".into(),
+        kind: MemberKind::External,
+    };
+    backend.consume(&name(), member).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_more_is_in_hand_than_the_server_gives_back_in_order() {
     let broker = broker().await;
-    let proxy = Proxy::start(broker.address()).await.unwrap();
-    let through = AmqpConfig::new(broker.url_at(proxy.address()), "alone");
-    let dies = AmqpBackend::open(through).await.unwrap();
+    let dies = Mortal::start(&broker, "alone").await;
     let spec = SubscriptionSpec {
         lease: Duration::from_secs(2),
         ..spec(3)
     };
-    dies.admin().put(&spec).await.unwrap();
+    dies.backend.admin().put(&spec).await.unwrap();
     let count = usize::try_from(EVENTS).unwrap();
-    for answer in dies.publish(&events(count)).await.unwrap() {
-        answer.unwrap();
-    }
-    let held = join(&dies).await;
+    publish(&dies.backend, count).await;
+    let held = join(&dies.backend).await;
     take(&held, count).await;
-    proxy.set(Fault::Refuse);
-    proxy.reset();
+    dies.die();
 
     let heir = AmqpBackend::open(config(&broker, "alone")).await.unwrap();
     let consumer = outside(&heir).await;
@@ -43,7 +89,7 @@ async fn no_more_is_in_hand_than_the_server_gives_back_in_order() {
         consumer.settle(done.collect()).await.unwrap();
     }
     heir.close().await.unwrap();
-    let _ = dies.close().await;
+    let _ = dies.backend.close().await;
 }
 
 /// How many wait there, and who consumes.
@@ -60,23 +106,15 @@ async fn look(channel: &Channel, queue: &str) -> (u32, u32) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_moved_when_the_line_breaks_is_in_one_place() {
     let broker = broker().await;
-    let [first, second] = [
-        Proxy::start(broker.address()).await.unwrap(),
-        Proxy::start(broker.address()).await.unwrap(),
-    ];
-    let open = async |url: String| AmqpBackend::open(AmqpConfig::new(url, "moved")).await;
-    let dies = open(broker.url_at(first.address())).await.unwrap();
-    dies.admin().put(&spec(3)).await.unwrap();
+    let dies = Mortal::start(&broker, "moved").await;
+    dies.backend.admin().put(&spec(3)).await.unwrap();
     let count = usize::try_from(EVENTS).unwrap();
-    for answer in dies.publish(&events(count)).await.unwrap() {
-        answer.unwrap();
-    }
-    take(&join(&dies).await, count).await;
-    first.set(Fault::Refuse);
-    first.reset();
+    publish(&dies.backend, count).await;
+    take(&join(&dies.backend).await, count).await;
+    dies.die();
 
-    let moves = open(broker.url_at(second.address())).await.unwrap();
-    let _mover = join(&moves).await;
+    let moves = Mortal::start(&broker, "moved").await;
+    let _mover = join(&moves.backend).await;
     let (_connection, channel) = stranger(&broker).await;
     let until = Clock::system().now() + PATIENCE;
     let both = async || {
@@ -86,8 +124,7 @@ async fn what_is_moved_when_the_line_breaks_is_in_one_place() {
         (gone, stays + gone, members)
     };
     while both().await.0 == 0 {}
-    second.set(Fault::Refuse);
-    second.reset();
+    moves.die();
     // What was with the mover is back when it is gone.
     let all = loop {
         let (_, all, members) = both().await;
@@ -97,55 +134,22 @@ async fn what_is_moved_when_the_line_breaks_is_in_one_place() {
     };
     assert_eq!(all, EVENTS);
 
-    let last = open(broker.url()).await.unwrap();
-    let consumer = join(&last).await;
-    let mut came = std::collections::BTreeSet::new();
-    while came.len() < count {
-        let one = take(&consumer, 1).await.remove(0);
-        assert!(came.insert(one.event.id().clone()), "it came twice");
-        let done = vec![(one.receipt, Settlement::Ack)];
-        consumer.settle(done).await.unwrap();
-    }
-    last.close().await.unwrap();
-    let _ = futures::join!(dies.close(), moves.close());
-}
-
-/// Takes several in hand that run alone.
-async fn outside(backend: &AmqpBackend) -> Arc<dyn Consumer> {
-    let member = Member {
-        name: "test".into(),
-        kind: MemberKind::External,
-    };
-    backend.consume(&name(), member).await.unwrap()
+    each_comes_once(&broker, "moved", count).await;
+    let _ = futures::join!(dies.backend.close(), moves.backend.close());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_ran_alone_and_is_moved_when_the_line_breaks_is_in_one_place() {
     let broker = broker().await;
-    let (mut lines, mut backends) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
-        let line = Proxy::start(broker.address()).await.unwrap();
-        let url = broker.url_at(line.address());
-        backends.push(
-            AmqpBackend::open(AmqpConfig::new(url, "again"))
-                .await
-                .unwrap(),
-        );
-        lines.push(line);
-    }
-    let part = |n: usize| {
-        lines[n].set(Fault::Refuse);
-        lines[n].reset();
-    };
-    backends[0].admin().put(&spec(9)).await.unwrap();
-    for answer in backends[0].publish(&events(AT_ONCE)).await.unwrap() {
-        answer.unwrap();
-    }
-    take(&join(&backends[0]).await, AT_ONCE).await;
-    part(0);
+    let start = async || Mortal::start(&broker, "again").await;
+    let [dies, dies_alone, moves] = [start().await, start().await, start().await];
+    dies.backend.admin().put(&spec(9)).await.unwrap();
+    publish(&dies.backend, AT_ONCE).await;
+    take(&join(&dies.backend).await, AT_ONCE).await;
+    dies.die();
     // Each kills its process once more, alone.
-    take(&outside(&backends[1]).await, AT_ONCE).await;
-    part(1);
+    take(&outside(&dies_alone.backend).await, AT_ONCE).await;
+    dies_alone.die();
 
     let (_connection, channel) = stranger(&broker).await;
     let clock = Clock::system();
@@ -162,31 +166,50 @@ async fn what_ran_alone_and_is_moved_when_the_line_breaks_is_in_one_place() {
     };
     let all = u32::try_from(AT_ONCE).unwrap();
     wait(all..=all).await;
-    let mover = join(&backends[2]).await;
-    let moving = tokio::spawn(async move { mover.receive(1, LEASE * 4).await.map(|_| mover) });
+    let consumer = join(&moves.backend).await;
+    let moving =
+        tokio::spawn(async move { consumer.receive(1, LEASE * 4).await.map(|_| consumer) });
     wait(0..=0).await;
     // They rest for a lease, and go back for whoever runs them.
     wait(1..=all).await;
-    part(2);
+    moves.die();
     let _ = moving.await.unwrap();
     // Before anybody is there who would know a copy.
     wait(all..=u32::MAX).await;
     clock.sleep(LEASE).await;
     assert_eq!(there().await, all, "some are in two places");
 
-    let last = AmqpBackend::open(config(&broker, "again")).await.unwrap();
-    let consumer = join(&last).await;
-    let mut came = std::collections::BTreeSet::new();
-    while came.len() < AT_ONCE {
-        let one = take(&consumer, 1).await.remove(0);
-        assert!(came.insert(one.event.id().clone()), "it came twice");
+    for attempt in each_comes_once(&broker, "again", AT_ONCE).await {
         // The last of them may have died of it too.
-        assert!((2..=3).contains(&one.attempt), "attempt {}", one.attempt);
-        let done = vec![(one.receipt, Settlement::Ack)];
-        consumer.settle(done).await.unwrap();
+        assert!((2..=3).contains(&attempt), "attempt {attempt}");
     }
-    last.close().await.unwrap();
-    for backend in backends {
-        let _ = backend.close().await;
+    for gone in [dies, dies_alone, moves] {
+        let _ = gone.backend.close().await;
+    }
+}
+
+/// RabbitMQ has 32 on their way from one queue to another, and stands still where it does not hear of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_that_ran_alone_than_the_server_moves_at_once_all_come_again() {
+    let broker = broker().await;
+    let start = async || Mortal::start(&broker, "many").await;
+    let first = start().await;
+    let others = [start().await, start().await, start().await];
+    let count = AT_ONCE * others.len();
+    first.backend.admin().put(&spec(9)).await.unwrap();
+    publish(&first.backend, count).await;
+    take(&join(&first.backend).await, count).await;
+    first.die();
+    for other in &others {
+        take(&outside(&other.backend).await, AT_ONCE).await;
+    }
+    for other in &others {
+        other.die();
+    }
+
+    each_comes_once(&broker, "many", count).await;
+    let _ = first.backend.close().await;
+    for other in others {
+        let _ = other.backend.close().await;
     }
 }
