@@ -8,11 +8,12 @@ use fanfare_core::dead_letter::{DeadBody, DeadLetter, fingerprint};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::subscription::SubscriptionName;
 use fanfare_core::timestamp::Timestamp;
+use lapin::BasicProperties;
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Stream;
+use crate::connect::Pen;
 use crate::desk::Item;
 use crate::sift::{Sift, Taken};
 use crate::wire::{self, Note};
@@ -40,14 +41,14 @@ impl Stream {
     /// Keeps a delivery that was given up: reason, error, attempts made.
     pub(crate) async fn bury(
         &self,
-        channel: &Channel,
+        pen: &Pen,
         name: &SubscriptionName,
         item: &Item,
         (reason, error, attempts): (&str, &str, u32),
     ) -> Result<()> {
         let now = self.now();
         self.keep(
-            channel,
+            pen,
             &DeadLetter {
                 id: self.place().to_string(),
                 subscription: name.clone(),
@@ -68,14 +69,14 @@ impl Stream {
     /// Keeps what is no event, as it came.
     pub(crate) async fn bury_raw(
         &self,
-        channel: &Channel,
+        pen: &Pen,
         name: &SubscriptionName,
         message: lapin::message::Delivery,
         error: String,
     ) -> Result<()> {
         let (now, place) = (self.now(), self.place());
         self.keep(
-            channel,
+            pen,
             &DeadLetter {
                 id: place.to_string(),
                 subscription: name.clone(),
@@ -94,7 +95,7 @@ impl Stream {
     }
 
     /// Writes a letter, confirmed.
-    pub(crate) async fn keep(&self, channel: &Channel, letter: &DeadLetter) -> Result<()> {
+    pub(crate) async fn keep(&self, pen: &Pen, letter: &DeadLetter) -> Result<()> {
         let story = Story {
             id: letter.id.clone(),
             subscription: letter.subscription.clone(),
@@ -129,7 +130,7 @@ impl Stream {
         headers.insert(wire::LETTER.into(), wire::text(&story));
         let properties = properties.with_headers(headers);
         let queue = self.dead_of(&letter.subscription);
-        self.line.write(channel, &queue, &data, properties).await
+        self.line.write(pen, &queue, &data, properties).await
     }
 
     /// Every letter of a subscription that can be read, oldest first, in hand.

@@ -1,5 +1,6 @@
 //! The connection, made anew when it is needed and gone. Not what is said over it.
 
+mod pen;
 mod tls;
 
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 use fanfare_core::retry::RetryPolicy;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::BasicPublishOptions;
 use lapin::uri::AMQPUri;
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub(crate) use self::pen::Pen;
 use crate::config::AmqpConfig;
 use crate::error;
 
@@ -39,7 +41,7 @@ pub(crate) struct Line {
 /// A connection that worked, with a channel that confirms.
 pub(crate) struct Live {
     connection: Connection,
-    pub(crate) publishing: Channel,
+    pub(crate) publishing: Pen,
     /// How many channels were ever opened.
     opened: AtomicU16,
 }
@@ -121,10 +123,9 @@ impl Line {
         let connecting = Connection::connect_uri_with_config(place, properties, tls, runtime);
         let connection = connecting.await.map_err(error::connecting)?;
         let publishing = connection.create_channel().await.map_err(error::of)?;
-        confirming(&publishing).await?;
         Ok(Live {
             connection,
-            publishing,
+            publishing: Pen::new(publishing).await?,
             opened: AtomicU16::new(1),
         })
     }
@@ -135,7 +136,7 @@ impl Line {
     }
 
     /// A channel of its own, for what may close it.
-    pub(crate) async fn channel(&self) -> Result<Channel> {
+    pub(crate) async fn channel(&self) -> Result<Pen> {
         let live = self.get().await?;
         self.channel_of(&live).await
     }
@@ -152,11 +153,10 @@ impl Line {
     }
 
     /// One over this connection, whatever became of it.
-    pub(crate) async fn channel_of(&self, live: &Live) -> Result<Channel> {
+    pub(crate) async fn channel_of(&self, live: &Live) -> Result<Pen> {
         let opening = async {
             let channel = live.open().await.map_err(error::of)?;
-            confirming(&channel).await?;
-            Ok(channel)
+            Pen::new(channel).await
         };
         self.limited(opening).await
     }
@@ -240,7 +240,7 @@ impl Line {
     /// Into a queue, and waits until that is confirmed.
     pub(crate) async fn write(
         &self,
-        channel: &Channel,
+        pen: &Pen,
         queue: &str,
         data: &[u8],
         properties: BasicProperties,
@@ -249,7 +249,7 @@ impl Line {
             mandatory: true,
             ..BasicPublishOptions::default()
         };
-        let sending = channel.basic_publish("".into(), queue.into(), options, data, properties);
+        let sending = pen.basic_publish("".into(), queue.into(), options, data, properties);
         let written = async { confirmed(sending.await.map_err(error::unknown)?.await) };
         self.limited(written).await
     }
@@ -308,11 +308,6 @@ pub(crate) fn backoff(tries: u32) -> Duration {
     let spread = f64::from(u32::try_from(random).unwrap_or(0)) / 1_000.0;
     let after = policy.delay_after(tries.max(1), spread);
     after.unwrap_or(LONGEST_PAUSE)
-}
-
-async fn confirming(channel: &Channel) -> Result<()> {
-    let options = ConfirmSelectOptions::default();
-    channel.confirm_select(options).await.map_err(error::of)
 }
 
 /// What a confirmation says: kept, refused, or nobody to keep it.

@@ -18,7 +18,7 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Consumer};
 use tokio::sync::watch;
 
-use crate::connect::confirmed;
+use crate::connect::{Pen, confirmed};
 use crate::error;
 
 /// Names this consumer on its channel, and the one that takes over from it to have more in hand.
@@ -33,7 +33,7 @@ type Came = Result<Delivery, lapin::Error>;
 pub(crate) struct Ear {
     channel: Channel,
     /// Where echoes are sent.
-    pen: Channel,
+    pen: Pen,
     coming: Consumer,
     /// Who takes over once that has handed out what it had.
     wider: Option<Consumer>,
@@ -74,7 +74,7 @@ impl Echoes {
 impl Ear {
     /// `echo` is a name that no queue has; `window`: the most that may be unsettled.
     pub(crate) async fn open(
-        (channel, pen): (&Channel, &Channel),
+        (channel, pen): (&Channel, &Pen),
         (queue, window): (&str, u16),
         echo: String,
         counter: Arc<Echoes>,

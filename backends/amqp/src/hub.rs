@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::backend::Stream;
-use crate::connect::backoff;
+use crate::connect::{Pen, backoff};
 use crate::desk::{Arrived, Desk, Item, Leaving};
 use crate::ear::{Ear, Echoes};
 use crate::way::Way;
@@ -60,7 +60,7 @@ pub(crate) struct Hub {
 pub(crate) struct Channels {
     /// As the desk counts them.
     line: u64,
-    pub(crate) pen: Channel,
+    pub(crate) pen: Pen,
     pub(crate) main: Way,
     pub(crate) alone: Way,
 }
@@ -360,10 +360,10 @@ impl Hub {
             way.acknowledge(&self.stream, copies).await?;
         }
         for (message, error) in strange {
-            let (channel, tag) = (&channels.pen, message.delivery_tag);
+            let (pen, tag) = (&channels.pen, message.delivery_tag);
             let buried = self
                 .stream
-                .bury_raw(channel, &self.name, message, error.to_string());
+                .bury_raw(pen, &self.name, message, error.to_string());
             buried.await?;
             way.acknowledge(&self.stream, vec![tag]).await?;
         }

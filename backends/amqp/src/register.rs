@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_core::error::{Error, ErrorKind, Result};
-use lapin::Channel;
 use lapin::message::BasicGetMessage;
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions, QueueDeleteOptions,
@@ -15,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::connect::Line;
+use crate::connect::{Line, Pen};
 use crate::{error, wire};
 
 /// How long somebody else may be at it.
@@ -37,7 +36,7 @@ pub(crate) struct Lock {
 /// What an exclusive stretch works with. It ends with the value; its channel gives back what it took
 /// and neither wrote nor put back.
 pub(crate) struct Held {
-    pub(crate) channel: Channel,
+    pub(crate) channel: Pen,
     line: Arc<Line>,
     guard: Guard,
 }
@@ -45,7 +44,7 @@ pub(crate) struct Held {
 /// The lock itself, on a channel where nothing else happens that could close it.
 struct Guard {
     line: Arc<Line>,
-    channel: Channel,
+    channel: Pen,
     name: String,
     /// None once it is let go, or was not given.
     ours: Option<OwnedMutexGuard<()>>,
@@ -225,7 +224,7 @@ impl Drop for Guard {
 }
 
 /// Where this fails the connection is gone, or given up, and the lock with it.
-async fn unlock(line: Arc<Line>, channel: Channel, name: String) {
+async fn unlock(line: Arc<Line>, channel: Pen, name: String) {
     let options = QueueDeleteOptions::default();
     let _ = line
         .ask(channel.queue_delete(name.as_str().into(), options))

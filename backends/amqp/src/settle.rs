@@ -7,8 +7,8 @@ use fanfare_core::delivery::{Receipt, Settled, Settlement};
 use fanfare_core::error::{Error, ErrorKind, Result};
 use futures::future::join_all;
 use futures::join;
-use lapin::Channel;
 
+use crate::connect::Pen;
 use crate::desk::{Ending, Exhausted, Item};
 use crate::hub::{Channels, Hub};
 use crate::way::Way;
@@ -106,7 +106,7 @@ impl Hub {
     }
 
     /// Writes what must be kept of a settlement; whether the message itself is then done with.
-    async fn write(&self, channel: &Channel, ending: &Ending, with: &Settlement) -> Result<bool> {
+    async fn write(&self, pen: &Pen, ending: &Ending, with: &Settlement) -> Result<bool> {
         let now = self.stream.now();
         let attempts = self.desk.lock().attempts(ending);
         match with {
@@ -120,7 +120,7 @@ impl Hub {
                     first_failure: ending.item.note.first_failure.or(Some(now)),
                     ..ending.item.note
                 };
-                let sent = self.send(channel, &queue, &ending.item, note).await;
+                let sent = self.send(pen, &queue, &ending.item, note).await;
                 if sent
                     .as_ref()
                     .is_err_and(|e| e.kind() == ErrorKind::NotFound)
@@ -132,7 +132,7 @@ impl Hub {
             }
             Settlement::DeadLetter { reason, error } => {
                 let what = (reason.as_str(), error.as_str(), attempts);
-                let buried = self.stream.bury(channel, &self.name, &ending.item, what);
+                let buried = self.stream.bury(pen, &self.name, &ending.item, what);
                 buried.await.map(|()| true)
             }
         }
@@ -144,17 +144,10 @@ impl Hub {
         self.alone.is_some() && !self.ordered && after > SHORT_RETRY
     }
 
-    pub(crate) async fn send(
-        &self,
-        channel: &Channel,
-        queue: &str,
-        item: &Item,
-        note: Note,
-    ) -> Result<()> {
+    pub(crate) async fn send(&self, pen: &Pen, queue: &str, item: &Item, note: Note) -> Result<()> {
         let properties = wire::properties(&item.event, &note);
         let line = &self.stream.line;
-        line.write(channel, queue, item.event.bytes(), properties)
-            .await
+        line.write(pen, queue, item.event.bytes(), properties).await
     }
 
     /// Lets these messages go.
@@ -182,8 +175,8 @@ impl Hub {
         for one in exhausted {
             if let Some(error) = &one.error {
                 let what = ("max_attempts", error.as_str(), one.attempts);
-                let channel = &channels.pen;
-                let buried = self.stream.bury(channel, &self.name, &one.item, what);
+                let pen = &channels.pen;
+                let buried = self.stream.bury(pen, &self.name, &one.item, what);
                 buried.await?;
             }
             if self.desk.lock().is_current(&one.item) {

@@ -3,12 +3,13 @@
 
 use fanfare_core::error::{Error, ErrorKind, Result};
 use futures::StreamExt;
+use lapin::Consumer;
 use lapin::message::Delivery;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, Consumer};
 
 use crate::backend::Stream;
+use crate::connect::Pen;
 use crate::way::Way;
 use crate::{config, error};
 
@@ -20,7 +21,7 @@ const HANDFUL: u16 = config::MOST;
 pub(crate) struct Sift<'a> {
     stream: &'a Stream,
     queue: String,
-    pen: Channel,
+    pen: Pen,
     hands: Vec<Hand>,
     /// How many there are that nobody has looked at.
     left: u64,
@@ -55,7 +56,7 @@ impl<'a> Sift<'a> {
     }
 
     /// Where messages, and what becomes of them, are written.
-    pub(crate) fn pen(&self) -> &Channel {
+    pub(crate) fn pen(&self) -> &Pen {
         &self.pen
     }
 
@@ -118,7 +119,7 @@ impl<'a> Sift<'a> {
             hand.way.put_back(self.stream).await?;
         }
         let channels = self.hands.iter().map(|hand| &hand.way.channel);
-        for channel in channels.chain([&self.pen]) {
+        for channel in channels.chain([&*self.pen]) {
             // Where this fails the channel has ended with its connection.
             let _ = channel.close(200, "done".into()).await;
         }

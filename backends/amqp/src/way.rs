@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, oneshot};
 
 use crate::backend::Stream;
+use crate::connect::Pen;
 use crate::topology::WRITTEN;
 use crate::{error, wire};
 
@@ -21,7 +22,7 @@ pub(crate) struct Way {
     /// Where its deliveries come from.
     queue: String,
     /// Of the same connection; none where nothing outlives the process.
-    pen: Option<Channel>,
+    pen: Option<Pen>,
     tags: Mutex<Tags>,
     waiting: Mutex<Vec<Letting>>,
     turn: tokio::sync::Mutex<()>,
@@ -35,7 +36,7 @@ struct Letting {
 
 impl Way {
     /// On a channel that was opened for this.
-    pub(crate) fn new(channel: Channel, queue: String, pen: Option<Channel>) -> Self {
+    pub(crate) fn new(channel: Channel, queue: String, pen: Option<Pen>) -> Self {
         Self {
             channel,
             queue,
@@ -134,7 +135,7 @@ impl Way {
 impl Stream {
     /// Ends when the broker has written down all that its queues heard before: they have one log, and
     /// what it confirms now stands behind.
-    async fn until_written(&self, pen: &Channel) -> Result<()> {
+    async fn until_written(&self, pen: &Pen) -> Result<()> {
         let queue = self.part(WRITTEN);
         let write = || self.line.write(pen, &queue, b"", wire::plain());
         match write().await {

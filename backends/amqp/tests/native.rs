@@ -480,6 +480,7 @@ async fn a_broker_low_on_disk_is_told_from_one_that_is_not_there() {
 
 mod native {
     mod alone;
+    mod confirmed;
     mod order;
     mod restart;
     mod settled;
