@@ -295,7 +295,7 @@ async fn the_health_tells_of_a_gap(stage: &Stage) -> Verdict {
     stage.publish_many("orders.placed", 1).await?;
     seen.all(1, stage, "the start").await?;
     require!(far.bus.health().await.ok, "not healthy before the gap");
-    for fault in [Fault::Refuse, Fault::Blackhole] {
+    for (before, fault) in [(1, Fault::Refuse), (2, Fault::Blackhole)] {
         far.line.set(fault);
         far.line.end(fault == Fault::Refuse);
         let asked = stage.clock.now();
@@ -310,6 +310,8 @@ async fn the_health_tells_of_a_gap(stage: &Stage) -> Verdict {
             require!(stage.clock.now() < until, "not healthy after the gap");
             stage.clock.sleep(Duration::from_millis(20)).await;
         }
+        stage.publish_many("orders.placed", 1).await?;
+        seen.all(before + 1, stage, "it was healthy again").await?;
     }
     far.end(stage).await
 }
