@@ -77,7 +77,12 @@ fn ratio(own: &[Sample], floor: &[Sample]) -> f64 {
 
 fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(0.0)
+    let at = |index: usize| values.get(index).copied().unwrap_or(0.0);
+    let half = values.len() / 2;
+    match values.len() % 2 {
+        0 => f64::midpoint(at(half.saturating_sub(1)), at(half)),
+        _ => at(half),
+    }
 }
 
 fn row(name: &str, samples: &[Sample], ratio: f64) -> Vec<String> {
@@ -105,4 +110,16 @@ fn row(name: &str, samples: &[Sample], ratio: f64) -> Vec<String> {
         percentile(99.9),
         format!("{cpu:.2}"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::middle;
+
+    #[test]
+    fn of_an_even_number_neither_half_is_preferred() {
+        assert!((middle(vec![3.0, 1.0]) - 2.0).abs() < 1e-9);
+        assert!((middle(vec![9.0, 1.0, 3.0]) - 3.0).abs() < 1e-9);
+        assert!(middle(Vec::new()).abs() < 1e-9);
+    }
 }
